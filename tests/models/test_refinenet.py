@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS, RefineNet
+from hggdp_plugin.models.refinenet import RefineNet
 
 VECTORS = Path(__file__).with_name("refinenet_vectors.npz")
 
