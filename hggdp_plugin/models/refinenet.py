@@ -199,6 +199,9 @@ class RefineNet(nn.Module):
         width (int): Channels at full resolution; twice as many below.
         sigmas (sequence of floats): Noise standard deviation per real channel of each level.
 
+    Raises:
+        ValueError: sigmas is empty or not positive.
+
     References:
         Song, Y., & Ermon, S. (2019).
         Generative modeling by estimating gradients of the data distribution. NeurIPS 32.
@@ -213,6 +216,8 @@ class RefineNet(nn.Module):
 
     def __init__(self, views: int = 3, width: int = 128, sigmas: Sequence[float] = PUBLISHED_SIGMAS) -> None:
         super().__init__()
+        if not sigmas or min(sigmas) <= 0:
+            raise ValueError(f"sigmas: need positive noise levels, not {list(sigmas)}")
         self.config: dict[str, Any] = {"views": views, "width": width, "sigmas": list(sigmas)}
         self.views, self.sigmas, self.stride = views, tuple(sigmas), 2
         self.sigma_min, self.sigma_max = min(sigmas), max(sigmas)

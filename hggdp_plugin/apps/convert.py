@@ -1,0 +1,54 @@
+"""Command line: bring a published HGGDP checkpoint into this package's format."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hggdp_plugin.apps import _cli
+from hggdp_plugin.checkpoint import save_model
+from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS
+from hggdp_plugin.published import read_published
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of ``hggdp convert``."""
+    p = argparse.ArgumentParser(
+        prog="hggdp convert", description="Convert a published HGGDP checkpoint (.pth) to a prior (.safetensors)."
+    )
+    p.add_argument("checkpoint", type=Path, help="torch file with the network's state dict, alone or first in a list")
+    p.add_argument("output", type=Path, help="prior to write, .safetensors")
+    p.add_argument(
+        "--sigmas",
+        type=float,
+        nargs="+",
+        default=PUBLISHED_SIGMAS,
+        help="noise level of each class, which the checkpoint does not say (default: 10 from 1 to 0.01, geometric)",
+    )
+    p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return _cli.run("convert", _convert, argv)
+
+
+def _convert(argv: Sequence[str] | None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        if args.output.suffix != ".safetensors":
+            raise ValueError(f"{args.output}: the name of a prior ends in .safetensors")
+        if args.output.exists() and not args.overwrite:
+            raise ValueError(f"{args.output}: exists; --overwrite replaces it")
+        network = read_published(args.checkpoint, args.sigmas)
+    except ValueError as e:
+        print(f"hggdp convert: {e}", file=sys.stderr)
+        return 2
+    save_model(args.output, network, {"source": args.checkpoint.name})
+    print(f"{args.output}: {network.views} views, width {network.config['width']}, {len(network.sigmas)} noise levels")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The command that converts published checkpoints."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hggdp_plugin.apps.convert import main
+from hggdp_plugin.checkpoint import load_model
+from hggdp_plugin.models.refinenet import RefineNet
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.pth"
+    network = RefineNet(views=1, width=4, sigmas=[1.0, 0.1])
+    torch.save([torch.nn.DataParallel(network).state_dict(), {}], path)
+    return path
+
+
+def test_converts(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = checkpoint.with_name("prior.safetensors")
+    assert main([str(checkpoint), str(output), "--sigmas", "0.8", "0.08"]) == 0
+    assert capsys.readouterr().out == f"{output}: 1 views, width 4, 2 noise levels\n"
+    network, description = load_model(output)
+    assert description["source"] == "checkpoint.pth"
+    assert network.config == {"views": 1, "width": 4, "sigmas": [0.8, 0.08]}
+    state = torch.load(checkpoint, weights_only=True)[0]
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, state["module." + name], rtol=0, atol=0)
+    assert sorted(p.name for p in checkpoint.parent.iterdir()) == ["checkpoint.pth", "prior.safetensors"]
+
+
+def test_keeps_an_existing_output(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = checkpoint.with_name("prior.safetensors")
+    output.write_text("precious")
+    arguments = [str(checkpoint), str(output), "--sigmas", "1", "0.1"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"hggdp convert: {output}: exists; --overwrite replaces it\n"
+    assert output.read_text() == "precious"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert load_model(output)[0].sigma_max == 1.0
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "sigmas", "message"),
+    [
+        ("checkpoint.pth", "prior.pth", ["1", "0.1"], "ends in .safetensors"),
+        ("checkpoint.pth", "prior.safetensors", ["1"], "2 noise levels, but 1 sigmas"),
+        ("checkpoint.pth", "prior.safetensors", ["1", "0"], "need positive"),
+        ("absent.pth", "prior.safetensors", ["1", "0.1"], "absent.pth"),
+        ("checkpoint.pth", "no/such/folder/prior.safetensors", ["1", "0.1"], "prior.safetensors"),
+    ],
+)
+def test_errors_are_one_line(
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    output: str,
+    sigmas: list[str],
+    message: str,
+) -> None:
+    folder = checkpoint.parent
+    assert main([str(folder / source), str(folder / output), "--sigmas", *sigmas]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("hggdp convert: ")
+    assert error.count("\n") == 1
+    assert not (folder / output).exists()
