@@ -1,0 +1,49 @@
+"""Coil sensitivities: simulated ones for images, estimated ones for measured k-space."""
+
+import numpy as np
+import sigpy as sp
+import sigpy.mri as mr
+from numpy.typing import NDArray
+
+Complex = NDArray[np.complex64]
+
+
+def coil_maps(num_coils: int, shape: tuple[int, int]) -> Complex:
+    """Smooth sensitivities of coils in a ring around the head (``sigpy.mri.birdcage_maps``).
+
+    Args:
+        num_coils: Number of coils.
+        shape: Matrix size (y, x).
+
+    Returns:
+        Maps of shape (num_coils, y, x) whose squared magnitudes sum to 1 in every pixel.
+
+    Raises:
+        ValueError: If there is not at least one coil.
+    """
+    if num_coils < 1:
+        raise ValueError(f"a measurement needs at least one coil, got {num_coils}")
+    return mr.birdcage_maps((num_coils, *shape), r=1.4, dtype=np.complex64)
+
+
+def combine(ksp: Complex, calib: int = 24) -> tuple[Complex, str]:
+    """Makes the reference image of fully sampled k-space.
+
+    Several coils are combined by the sensitivities that ESPIRiT finds in the k-space centre, so that the image has the
+    phase a reconstruction with such maps has; it is zero where ESPIRiT finds no signal.
+
+    Args:
+        ksp: Centred k-space of one slice, shape (coils, ky, kx).
+        calib: Width of the central square that the maps are estimated from.
+
+    Returns:
+        The image (y, x), and how it was combined: ``"espirit"``, or ``"single coil"`` for what a lone coil saw.
+    """
+    images = sp.ifft(ksp, axes=(-2, -1))
+    if len(images) == 1:
+        return images[0].astype(np.complex64), "single coil"
+    width = min(calib, *ksp.shape[-2:])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        maps = mr.app.EspiritCalib(ksp, calib_width=width, kernel_width=min(6, width), show_pbar=False).run()
+    # Where the first map vanishes, so does the phase that ESPIRiT refers to.
+    return np.sum(np.nan_to_num(maps).conj() * images, axis=0).astype(np.complex64), "espirit"

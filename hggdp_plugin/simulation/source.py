@@ -1,0 +1,90 @@
+"""What a simulation starts from: fully sampled coil k-space and its image, made from whichever of them is at hand."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sigpy as sp
+from numpy.typing import NDArray
+
+from hggdp_plugin.simulation.coils import coil_maps, combine
+
+Complex = NDArray[np.complex64]
+
+MIN_SIZE = 16
+"""Smallest matrix that is simulated."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Fully sampled data.
+
+    Attributes:
+        ksp: Centred k-space (slices, coils, ky, kx), orthonormal FFT.
+        image: The image (slices, y, x), on the same scale.
+        combination: How the image follows from the coils: ``"true maps"``, ``"espirit"`` or ``"single coil"``.
+    """
+
+    ksp: Complex
+    image: Complex
+    combination: str
+
+
+def guess_kind(array: NDArray) -> str | None:
+    """Tells images from k-space.
+
+    Four axes are k-space of several slices, and real numbers are an image. Otherwise the energy decides: k-space has
+    nearly all of it around its centre, an image a few per cent.
+
+    Args:
+        array: Array of 2 to 4 axes.
+
+    Returns:
+        ``"image"``, ``"kspace"``, or None where it cannot be told.
+    """
+    if array.ndim == 4:
+        return "kspace"
+    if not np.iscomplexobj(array):
+        return "image"
+    ny, nx = array.shape[-2:]
+    centre = array[..., ny // 2 - ny // 16 : ny // 2 + ny // 16 + 1, nx // 2 - nx // 16 : nx // 2 + nx // 16 + 1]
+    share = np.linalg.norm(centre) / max(np.linalg.norm(array), 1e-30)
+    return "kspace" if share > 0.7 else "image" if share < 0.4 else None
+
+
+def make_source(array: NDArray, kind: str, num_coils: int = 8, calib: int = 24) -> Source:
+    """Makes fully sampled coil data of an array.
+
+    Args:
+        array: For an image, (y, x) or (slices, y, x), real or complex; for k-space, (ky, kx), (coils, ky, kx) or
+            (slices, coils, ky, kx).
+        kind: ``"image"`` or ``"kspace"``.
+        num_coils: Number of coils simulated for an image.
+        calib: Width of the k-space centre that gives the sensitivities by which coils are combined.
+
+    Returns:
+        The source; an image is scaled to a largest magnitude of 1, k-space is left as it is.
+
+    Raises:
+        ValueError: If the array has another number of axes, is too small, zero, or not finite.
+    """
+    axes = {"image": (2, 3), "kspace": (2, 3, 4)}[kind]
+    if array.ndim not in axes or min(array.shape[-2:], default=0) < MIN_SIZE or 0 in array.shape:
+        forms = {
+            "image": "(y, x) or (slices, y, x)",
+            "kspace": "(ky, kx), (coils, ky, kx) or (slices, coils, ky, kx)",
+        }
+        raise ValueError(f"{kind} must be {forms[kind]} with at least {MIN_SIZE} x {MIN_SIZE}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("the array holds NaN or infinite values")
+    peak = np.abs(array).max()
+    if peak == 0:
+        raise ValueError("the array is zero everywhere")
+    if kind == "image":
+        images = (array / peak).astype(np.complex64).reshape(-1, *array.shape[-2:])
+        maps = coil_maps(num_coils, images.shape[-2:])
+        ksp = sp.fft(maps * images[:, None], axes=(-2, -1)).astype(np.complex64)
+        return Source(ksp, images, "true maps")
+    ksp = array.astype(np.complex64)
+    ksp = ksp.reshape(-1, ksp.shape[-3] if ksp.ndim > 2 else 1, *ksp.shape[-2:])
+    combined = [combine(one, max(calib, 6)) for one in ksp]
+    return Source(ksp, np.stack([image for image, _ in combined]), combined[0][1])
