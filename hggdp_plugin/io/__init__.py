@@ -1,0 +1,18 @@
+"""Files in and out: ISMRMRD raw data and images, BART cfl, NIfTI, NumPy, PNG - chosen by suffix."""
+
+from hggdp_plugin.io.errors import InputError
+from hggdp_plugin.io.image import read_array, read_images, write_image
+from hggdp_plugin.io.mrd import read_raw
+from hggdp_plugin.io.output import check_output
+from hggdp_plugin.io.raw import Geometry, RawData
+
+__all__ = [
+    "Geometry",
+    "InputError",
+    "RawData",
+    "check_output",
+    "read_array",
+    "read_images",
+    "read_raw",
+    "write_image",
+]

@@ -1,0 +1,248 @@
+"""Acquisitions as they lie in an ISMRMRD HDF5 file: headers all at once, samples in blocks."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+from hggdp_plugin.io.errors import InputError
+
+with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
+    from ismrmrd.hdf5 import acquisition_header_dtype
+
+__all__ = ["Lines", "acquisition_header_dtype", "open_lines"]
+
+#: Samples held in memory at once while a file is read.
+BLOCK_BYTES = 1 << 26
+#: Samples (and whatever follows from them) are refused beyond this magnitude: their squares overflow.
+MAX_SAMPLE = 1e15
+
+_CONVERT = "convert the raw data again, or copy the file again if it was cut short"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The acquisitions ("lines") of one measurement.
+
+    Attributes:
+        heads (array): acquisition headers, shape (lines,), of ``acquisition_header_dtype``.
+        fetch (callable): ``fetch("data" or "traj", start, stop)`` gives an object array of one flat float array per
+            line: interleaved real and imaginary parts of shape (channels, samples), or k of shape (samples, dims).
+        where (str): file and group, for messages.
+    """
+
+    heads: np.ndarray
+    fetch: Callable[[str, int, int], np.ndarray]
+    where: str
+
+    def samples(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the samples of the lines wanted, in blocks of lines of one shape.
+
+        Args:
+            wanted (array): bool, shape (lines,).
+
+        Yields:
+            tuple: line numbers, shape (n,), and their samples, complex64 (n, channels, samples).
+
+        Raises:
+            InputError: a payload has not the length its header says.
+        """
+        shapes = np.stack([self.heads["active_channels"], self.heads["number_of_samples"]], axis=1).astype(np.int64)
+        for numbers, payload in self._blocks("data", wanted, 2 * shapes.prod(axis=1)):
+            for shape in np.unique(shapes[numbers], axis=0):
+                mine = (shapes[numbers] == shape).all(axis=1)
+                flat = np.concatenate(list(payload[mine])).astype(np.float32, copy=False)
+                yield numbers[mine], flat.view(np.complex64).reshape(-1, *shape)
+
+    def trajectories(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the k-space positions of the lines wanted, which must agree in samples and dimensions.
+
+        Args:
+            wanted (array): bool, shape (lines,).
+
+        Yields:
+            tuple: line numbers, shape (n,), and float32 (n, samples, dims).
+
+        Raises:
+            InputError: a payload has not the length its header says.
+        """
+        shapes = np.stack([self.heads["number_of_samples"], self.heads["trajectory_dimensions"]], axis=1)
+        for numbers, payload in self._blocks("traj", wanted, shapes.astype(np.int64).prod(axis=1)):
+            flat = np.concatenate(list(payload)).astype(np.float32, copy=False)
+            yield numbers, flat.reshape(-1, *shapes[numbers[0]])
+
+    def _blocks(self, field: str, wanted: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        step = max(1, BLOCK_BYTES // max(1, int(np.median(4 * sizes))))
+        for start in range(0, len(wanted), step):
+            numbers = start + np.flatnonzero(wanted[start : start + step])
+            if not numbers.size:
+                continue
+            payload = self.fetch(field, start, min(start + step, len(wanted)))[numbers - start]
+            found = np.fromiter(map(len, payload), np.int64, len(payload))
+            wrong = np.flatnonzero(found != sizes[numbers])
+            if wrong.size:
+                line = numbers[wrong[0]]
+                raise InputError(
+                    f"{self.where}/data line {line}",
+                    f"its header announces {sizes[line]} numbers of {field}, the file holds {found[wrong[0]]}",
+                    _CONVERT,
+                )
+            yield numbers, payload
+
+
+@contextmanager
+def open_lines(path: str | os.PathLike[str], group: str | None) -> Iterator[tuple[bytes, Lines]]:
+    """Opens an ISMRMRD file for reading; it is neither created nor changed.
+
+    Args:
+        path (path): HDF5 file.
+        group (str or None): group that holds ``xml`` and ``data``; None looks for it.
+
+    Yields:
+        tuple: the XML header (bytes) and the acquisitions (Lines), readable while the file is open.
+
+    Raises:
+        InputError: not a file, not HDF5, not ISMRMRD, or damaged.
+    """
+    where = os.fspath(path)
+    if not os.path.exists(where):
+        raise InputError(where, "there is no such file", "check the path")
+    if not os.path.isfile(where):
+        raise InputError(where, "it is not a file", "give an ISMRMRD (.h5) file")
+    try:
+        file = h5py.File(where, "r")
+    except OSError as error:
+        if not os.access(where, os.R_OK):
+            raise InputError(where, "it may not be read", "change its permissions") from None
+        if os.path.getsize(where) == 0:
+            raise InputError(where, "it is empty", "give an ISMRMRD (.h5) file") from None
+        what = "a damaged HDF5 file" if _has_signature(where) else "not an HDF5 file"
+        raise InputError(where, f"it is {what} ({error})", "give an ISMRMRD (.h5) file, or copy it again") from None
+    with file:
+        name = group or _find_group(file, where)
+        where = f"{where}:/{name.strip('/')}"
+        xml = _guard(where, lambda: _read_xml(file, name, where))
+        table = _guard(where, lambda: _check_table(file, name, where))
+        heads = _guard(where, lambda: _cast(table.fields("head")[:].reshape(-1), acquisition_header_dtype, where))
+        dims = table.shape
+
+        def fetch(field: str, start: int, stop: int) -> np.ndarray:
+            rows = _guard(f"{where}/data lines {start} to {stop}", lambda: table.fields(field)[start:stop])
+            return rows.reshape(-1) if len(dims) > 1 else rows
+
+        yield xml, Lines(heads, fetch, where)
+
+
+def _guard(where: str, read: Callable[[], Any]) -> Any:
+    """Runs a read; what the HDF5 library throws at a damaged file (almost anything) becomes an InputError."""
+    try:
+        return read()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(where, f"HDF5 could not read it ({type(error).__name__}: {error})", _CONVERT) from None
+
+
+def _has_signature(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def _find_group(file: h5py.File, where: str) -> str:
+    names = _guard(where, lambda: list(file))
+    if "dataset" in names:
+        return "dataset"
+    found = [name for name in names if _is_measurement(file, name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(where, f"it holds several measurements: {', '.join(found)}", "choose one with --group")
+    if "kspace" in names:
+        raise InputError(
+            where,
+            "it holds a k-space array (fastMRI layout), not ISMRMRD acquisitions",
+            "save the array as .npy with axes (coil, ky, kx)",
+        )
+    raise InputError(
+        where,
+        f"no group holds ISMRMRD raw data (found: {', '.join(names)[:200] or 'nothing'})",
+        "give an ISMRMRD raw file, or name the group with --group",
+    )
+
+
+def _is_measurement(file: h5py.File, name: str) -> bool:
+    try:
+        return isinstance(file[name], h5py.Group) and {"xml", "data"} <= set(file[name])
+    except Exception:  # a dangling link or a damaged group is no measurement
+        return False
+
+
+def _member(file: h5py.File, name: str, member: str, where: str) -> h5py.Dataset:
+    if name not in file:
+        raise InputError(where, "there is no such group, or its link leads nowhere", "name another with --group")
+    if not isinstance(file[name], h5py.Group):
+        raise InputError(
+            where,
+            "it is an array, not a group of ISMRMRD acquisitions",
+            "give an ISMRMRD raw file, or save the array as .npy with axes (coil, ky, kx)",
+        )
+    if member not in file[name]:
+        hint = " (it holds images)" if any(key.startswith("image") for key in file[name]) else ""
+        raise InputError(where, f"the group has no {member!r}{hint}", "give an ISMRMRD raw file, or another --group")
+    found = file[name][member]
+    if not isinstance(found, h5py.Dataset):
+        raise InputError(f"{where}/{member}", "it is not an HDF5 data set", _CONVERT)
+    return found
+
+
+def _file_size(dataset: h5py.Dataset) -> int:
+    """Size of the file that really holds a data set (an external link may lead to another)."""
+    return os.path.getsize(dataset.file.filename)
+
+
+def _read_xml(file: h5py.File, name: str, where: str) -> bytes:
+    dataset = _member(file, name, "xml", where)
+    if dataset.size != 1:
+        raise InputError(f"{where}/xml", f"it holds {dataset.size} documents, not one", _CONVERT)
+    if dataset.dtype.itemsize > _file_size(dataset):
+        raise InputError(f"{where}/xml", "it declares more text than the file holds", _CONVERT)
+    value = dataset[()] if dataset.shape == () else dataset[(0,) * dataset.ndim]
+    if not isinstance(value, bytes | str):
+        raise InputError(f"{where}/xml", "it is not text", _CONVERT)
+    return value.encode() if isinstance(value, str) else value
+
+
+def _check_table(file: h5py.File, name: str, where: str) -> h5py.Dataset:
+    table = _member(file, name, "data", where)
+    place = f"{where}/data"
+    if not {"head", "data", "traj"} <= set(table.dtype.names or ()):
+        raise InputError(place, "it is not a table of acquisitions (head, traj, data)", "give an ISMRMRD raw file")
+    for field in ("data", "traj"):
+        base = h5py.check_vlen_dtype(table.dtype[field])
+        if base is None or base.kind != "f":
+            raise InputError(place, f"{field} is not a list of floating-point numbers per line", _CONVERT)
+    if table.size == 0:
+        raise InputError(place, "it holds no acquisitions", "measure again, or give another file")
+    # Every line has a sample of 8 bytes at least: a table that outgrows its file is a lie, and must not be allocated.
+    if 8 * table.size > _file_size(table) or table.shape[0] != table.size:
+        raise InputError(
+            place, f"it declares {table.size} acquisitions in a file of {_file_size(table)} bytes", _CONVERT
+        )
+    return table
+
+
+def _cast(source: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
+    """Copies a structured array field by field, by name: files differ in padding and byte order."""
+    missing = set(dtype.names or ()) - set(source.dtype.names or ())
+    if missing:
+        raise InputError(f"{where}/data", f"the line headers lack {', '.join(sorted(missing))}", _CONVERT)
+    target = np.zeros(source.shape, dtype)
+    for name in dtype.names or ():
+        nested = dtype[name].names is not None
+        target[name] = _cast(source[name], dtype[name], where) if nested else source[name]
+    return target
