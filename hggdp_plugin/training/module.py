@@ -1,0 +1,104 @@
+"""The Lightning module that trains a score network."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from hggdp_plugin.training.data import BatchSource
+from hggdp_plugin.training.loss import denoising_loss, draw_sigma
+
+VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+class ScoreTraining(lightning.LightningModule):
+    """Trains a score network on images held in memory.
+
+    Every random number of step n follows from (seed, rank, n), so that a run that was killed and resumed takes the
+    same course as one that was not.
+
+    Args:
+        model (Module): A network as described in :mod:`hggdp_plugin.models`.
+        source (BatchSource): Training images.
+        validation (list of Tensor): Images to measure on, real (2, H, W).
+        batch_size (int): Crops per step and device.
+        steps (int): Length of the learning rate's cosine.
+        learning_rate (float): Its peak, after ``warmup`` steps.
+        warmup (int): Steps of linear warm-up.
+        seed (int): Seed of all randomness.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source: BatchSource,
+        validation: Sequence[Tensor] = (),
+        batch_size: int = 8,
+        steps: int = 10_000,
+        learning_rate: float = 8e-4,
+        warmup: int = 200,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model, self.source, self.validation = model, source, validation
+        self.batch_size, self.steps, self.learning_rate, self.warmup = batch_size, steps, learning_rate, warmup
+        self.seed = seed
+        self.validation_psnr: dict[float, float] = {}
+
+    def train_dataloader(self) -> Any:
+        """Step numbers: the images are in memory already and each step draws its own batch."""
+        return torch.utils.data.DataLoader(range(self.steps), batch_size=None)
+
+    def val_dataloader(self) -> Any:
+        """Numbers of the validation images."""
+        return torch.utils.data.DataLoader(range(len(self.validation)), batch_size=None)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and cosine decay to zero over ``steps``."""
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate, weight_decay=1e-3)
+
+        def factor(step: int) -> float:
+            rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+            return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Keep the images where the network is."""
+        self.source.to(self.device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Draw a batch and return its denoising loss."""
+        step_seed = (self.seed * 1_000_003 + self.global_rank) * 10_000_019 + self.global_step
+        draw = torch.Generator().manual_seed(step_seed)
+        noise = torch.Generator(self.device).manual_seed(step_seed + 1)
+        x = self.source.draw(self.batch_size, draw)
+        sigma = draw_sigma(self.model, len(x), noise)
+        loss = denoising_loss(self.model, x, sigma, noise)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, index: Any, batch_idx: int) -> None:
+        """Measure the denoising error of one image at each level, with the same noise every time."""
+        image = self.validation[int(index)].to(self.device)[None]
+        stride = self.model.stride
+        h, w = (s // stride * stride for s in image.shape[2:])
+        clean = image[..., :h, :w].repeat(1, self.model.views, 1, 1)
+        generator = torch.Generator(self.device).manual_seed(int(index))
+        for sigma in VALIDATION_SIGMAS:
+            noisy = clean + sigma * torch.randn(clean.shape, generator=generator, device=self.device)
+            denoised = self.model(noisy, torch.full((1,), sigma, device=self.device)).float()
+            error = (denoised - clean).unflatten(1, (self.model.views, 2)).mean(1)
+            self.log(f"mse_{sigma:g}", error.square().sum(1).mean(), on_epoch=True, batch_size=1, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log PSNR (complex, peak 1) per noise level."""
+        for sigma in VALIDATION_SIGMAS:
+            mse = self.trainer.callback_metrics.get(f"mse_{sigma:g}")
+            if mse is not None:
+                self.validation_psnr[sigma] = -10 * math.log10(float(mse))
+                self.log(f"psnr_{sigma:g}", self.validation_psnr[sigma])

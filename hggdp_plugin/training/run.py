@@ -1,0 +1,107 @@
+"""One training run: images in, a prior's file out, resumable in between."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from hggdp_plugin.checkpoint import build_model, load_model, save_model
+from hggdp_plugin.training.data import BatchSource, load_images
+from hggdp_plugin.training.module import ScoreTraining
+
+
+def train(args: Any) -> dict[str, Any]:
+    """Train as the command line says and write the prior.
+
+    The run's state lives in the folder ``<output>.run``: checkpoints, metrics.csv, TensorBoard events. If it has a
+    checkpoint, the run continues from there.
+
+    Args:
+        args (Namespace): As :func:`hggdp_plugin.apps.train.build_parser` makes it.
+
+    Returns:
+        dict: The description written into the prior's file.
+
+    Raises:
+        ValueError: Unusable images, prior or output, named in the message.
+    """
+    output: Path = args.output
+    if output.suffix != ".safetensors" or not output.resolve().parent.is_dir():
+        raise ValueError(f"--output {output}: give a .safetensors file in a folder that exists")
+    folder = output.with_name(output.name + ".run")
+    lightning.seed_everything(args.seed, verbose=False)
+    if args.init:
+        network, _ = load_model(args.init)
+        network.train()
+    else:
+        network = build_model("unet", views=args.views, widths=args.widths)
+    network = network.to(memory_format=torch.channels_last)
+    module = ScoreTraining(
+        network,
+        BatchSource(load_images(args.data), args.crop),
+        _spread(load_images(args.val)) if args.val else [],
+        batch_size=args.batch_size,
+        steps=args.steps,
+        learning_rate=args.lr,
+        seed=args.seed,
+    )
+    trainer = _trainer(args, folder)
+    last = folder / "last.ckpt"
+    with warnings.catch_warnings():
+        # The loaders only count: workers would cost more than they bring, and an epoch has no end to log at.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        trainer.fit(module, ckpt_path=last if last.exists() else None)
+        if module.validation:
+            trainer.validate(module, verbose=False)
+    description = {
+        "training": {
+            "data": [path.name for path in args.data],
+            "images": len(module.source.images),
+            "steps": trainer.global_step,
+            "batch_size": args.batch_size,
+            "crop": args.crop,
+            "learning_rate": args.lr,
+            "augmentation": vars(module.source.augmentation),
+            "initialised_from": args.init,
+        },
+        "scale": "maximum magnitude of an image is 1",
+        "validation_psnr": {f"{sigma:g}": round(psnr, 2) for sigma, psnr in module.validation_psnr.items()},
+    }
+    if trainer.is_global_zero:
+        save_model(output, network, description)
+    return description
+
+
+def _spread(images: list[torch.Tensor], most: int = 16) -> list[torch.Tensor]:
+    """At most ``most`` images, evenly spaced: enough for a figure, cheap enough to repeat."""
+    return images[:: -(-len(images) // most)]
+
+
+def _trainer(args: Any, folder: Path) -> lightning.Trainer:
+    loggers = [
+        CSVLogger(folder, name="", version="csv"),
+        TensorBoardLogger(folder, name="", version="tensorboard"),
+    ]
+    return lightning.Trainer(
+        devices=args.devices if not str(args.devices).isdigit() else int(args.devices),
+        precision="32-true" if args.float32 else "bf16-mixed",
+        max_steps=args.steps,
+        max_epochs=-1,
+        max_time=args.max_time,
+        val_check_interval=args.val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=1.0,
+        logger=loggers,
+        log_every_n_steps=50,
+        enable_model_summary=False,
+        callbacks=[
+            EMAWeightAveraging(decay=0.999),
+            ModelCheckpoint(folder, filename="step", every_n_train_steps=200, save_last=True, save_top_k=0),
+        ],
+    )
