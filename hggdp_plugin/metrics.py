@@ -1,5 +1,6 @@
 """How far a reconstruction is from its reference, once the best scale between them is taken out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,36 @@ def score(image: ArrayLike, reference: ArrayLike) -> Scores:
         ssim=float(structural_similarity(magnitude, target, data_range=1.0)),
         hfen=hfen(magnitude, target),
         nrmse=nrmse(image, reference),
+    )
+
+
+def score_slices(images: NDArray, reference: NDArray) -> list[Scores]:
+    """Compares slice by slice, each at its own best scale.
+
+    Args:
+        images: Array of shape (slices, y, x).
+        reference: Array of the same shape.
+
+    Returns:
+        The scores of each slice.
+
+    Raises:
+        ValueError: If the shapes differ, or as ``score`` does.
+    """
+    if images.shape != reference.shape:
+        raise ValueError(f"the images have shape {images.shape}, the reference has {reference.shape}")
+    return [score(image, target) for image, target in zip(images, reference, strict=True)]
+
+
+def mean_scores(scores: Sequence[Scores]) -> Scores:
+    """The mean of each score over slices; there must be one at least."""
+    of_complex = [one.psnr_complex for one in scores if one.psnr_complex is not None]
+    return Scores(
+        psnr=float(np.mean([one.psnr for one in scores])),
+        psnr_complex=float(np.mean(of_complex)) if of_complex else None,
+        ssim=float(np.mean([one.ssim for one in scores])),
+        hfen=float(np.mean([one.hfen for one in scores])),
+        nrmse=float(np.mean([one.nrmse for one in scores])),
     )
 
 

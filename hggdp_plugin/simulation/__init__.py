@@ -4,7 +4,7 @@ from hggdp_plugin.simulation.acquire import Measurement, Protocol, acquire
 from hggdp_plugin.simulation.coils import coil_maps, combine
 from hggdp_plugin.simulation.phantom import head_phantom
 from hggdp_plugin.simulation.rawfile import REFERENCE, Geometry, write_raw
-from hggdp_plugin.simulation.source import Source, guess_kind, make_source
+from hggdp_plugin.simulation.source import Source, from_bart, guess_kind, make_source
 
 __all__ = [
     "REFERENCE",
@@ -15,6 +15,7 @@ __all__ = [
     "acquire",
     "coil_maps",
     "combine",
+    "from_bart",
     "guess_kind",
     "head_phantom",
     "make_source",

@@ -16,14 +16,16 @@ def coil_maps(num_coils: int, shape: tuple[int, int]) -> Complex:
         shape: Matrix size (y, x).
 
     Returns:
-        Maps of shape (num_coils, y, x) whose squared magnitudes sum to 1 in every pixel.
+        Maps of shape (num_coils, y, x) whose squared magnitudes sum to 1 in every pixel. Phases are relative to the
+        first coil's, as those of ESPIRiT are: images combined by either can be compared in phase too.
 
     Raises:
         ValueError: If there is not at least one coil.
     """
     if num_coils < 1:
         raise ValueError(f"a measurement needs at least one coil, got {num_coils}")
-    return mr.birdcage_maps((num_coils, *shape), r=1.4, dtype=np.complex64)
+    maps = mr.birdcage_maps((num_coils, *shape), r=1.4)
+    return (maps * np.exp(-1j * np.angle(maps[0]))).astype(np.complex64)
 
 
 def combine(ksp: Complex, calib: int = 24) -> tuple[Complex, str]:

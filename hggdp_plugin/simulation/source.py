@@ -29,11 +29,30 @@ class Source:
     combination: str
 
 
+def from_bart(array: NDArray) -> NDArray:
+    """Takes a stack of 2D slices out of BART's sixteen dimensions.
+
+    Args:
+        array: BART's dimensions in reverse, (..., SLICE, ..., COIL, PHS2, PHS1, READ), without leading ones of size 1.
+
+    Returns:
+        Array of shape (slices, coils, y, x), where y and x are the two of PHS2, PHS1, READ that are larger than 1.
+
+    Raises:
+        ValueError: If any other dimension is larger than 1.
+    """
+    sizes = (1,) * (16 - array.ndim) + array.shape
+    slices, coils, space = sizes[2], sizes[12], [size for size in sizes[13:] if size > 1]
+    if array.ndim > 16 or len(space) != 2 or slices * coils * space[0] * space[1] != array.size:
+        raise ValueError(f"BART dimensions {sizes[::-1]} are not 2D slices: READ, PHS1 or PHS2, COIL and SLICE")
+    return array.reshape(slices, coils, *space)
+
+
 def guess_kind(array: NDArray) -> str | None:
     """Tells images from k-space.
 
-    Four axes are k-space of several slices, and real numbers are an image. Otherwise the energy decides: k-space has
-    nearly all of it around its centre, an image a few per cent.
+    Several coils along the second of four axes are k-space, and real numbers are an image. Otherwise the energy
+    decides: k-space has nearly all of it around its centre, an image a few per cent.
 
     Args:
         array: Array of 2 to 4 axes.
@@ -41,7 +60,7 @@ def guess_kind(array: NDArray) -> str | None:
     Returns:
         ``"image"``, ``"kspace"``, or None where it cannot be told.
     """
-    if array.ndim == 4:
+    if array.ndim == 4 and array.shape[1] > 1:
         return "kspace"
     if not np.iscomplexobj(array):
         return "image"
@@ -55,8 +74,8 @@ def make_source(array: NDArray, kind: str, num_coils: int = 8, calib: int = 24) 
     """Makes fully sampled coil data of an array.
 
     Args:
-        array: For an image, (y, x) or (slices, y, x), real or complex; for k-space, (ky, kx), (coils, ky, kx) or
-            (slices, coils, ky, kx).
+        array: For an image, (y, x), (slices, y, x) or (slices, 1, y, x), real or complex; for k-space, (ky, kx),
+            (coils, ky, kx) or (slices, coils, ky, kx).
         kind: ``"image"`` or ``"kspace"``.
         num_coils: Number of coils simulated for an image.
         calib: Width of the k-space centre that gives the sensitivities by which coils are combined.
@@ -67,13 +86,11 @@ def make_source(array: NDArray, kind: str, num_coils: int = 8, calib: int = 24) 
     Raises:
         ValueError: If the array has another number of axes, is too small, zero, or not finite.
     """
-    axes = {"image": (2, 3), "kspace": (2, 3, 4)}[kind]
-    if array.ndim not in axes or min(array.shape[-2:], default=0) < MIN_SIZE or 0 in array.shape:
-        forms = {
-            "image": "(y, x) or (slices, y, x)",
-            "kspace": "(ky, kx), (coils, ky, kx) or (slices, coils, ky, kx)",
-        }
-        raise ValueError(f"{kind} must be {forms[kind]} with at least {MIN_SIZE} x {MIN_SIZE}, got {array.shape}")
+    several_coils = array.ndim == 4 and array.shape[1] > 1
+    if not 2 <= array.ndim <= 4 or min(array.shape[-2:]) < MIN_SIZE or 0 in array.shape:
+        raise ValueError(f"2 to 4 axes, the last two of at least {MIN_SIZE}, are needed, got shape {array.shape}")
+    if kind == "image" and several_coils:
+        raise ValueError(f"an image has shape (y, x) or (slices, y, x), not {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError("the array holds NaN or infinite values")
     peak = np.abs(array).max()
