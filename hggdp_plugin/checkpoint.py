@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from hggdp_plugin.published import read_published
+
 #: Architecture name in a file -> module and class.
 ARCHITECTURES = {
     "unet": ("hggdp_plugin.models.unet", "UNet"),
@@ -60,7 +62,8 @@ def load_model(name_or_path: str | Path) -> tuple[torch.nn.Module, dict[str, Any
     """Load a network in evaluation mode, on the CPU.
 
     Args:
-        name_or_path: Name of a bundled prior (see :func:`bundled_priors`) or a ``.safetensors`` file.
+        name_or_path: Name of a bundled prior (see :func:`bundled_priors`), a ``.safetensors`` file or a published
+            checkpoint of HGGDP, ``.pth`` or ``.pt``, with the published noise levels.
 
     Returns:
         tuple: The network and its description (``architecture``, ``config``, and what its training recorded).
@@ -72,6 +75,9 @@ def load_model(name_or_path: str | Path) -> tuple[torch.nn.Module, dict[str, Any
     path = bundled if bundled.exists() else Path(name_or_path)
     if not path.is_file():
         raise ValueError(f"prior {name_or_path}: neither a file nor one of: {', '.join(bundled_priors())}")
+    if path.suffix in (".pth", ".pt"):
+        published = read_published(path)
+        return published, {"architecture": "refinenet", "config": published.config}
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["hggdp"])

@@ -35,7 +35,7 @@ def read_published(path: str | Path, sigmas: Sequence[float] = PUBLISHED_SIGMAS)
             f"{path}: no weights of the published network (begin_conv.weight and normalizer.embed.weight)"
         ) from e
     if levels != len(sigmas):
-        raise ValueError(f"{path}: {levels} noise levels, but {len(sigmas)} sigmas are given")
+        raise ValueError(f"{path}: {levels} noise levels, but {len(sigmas)} sigmas; hggdp convert --sigmas sets them")
 
     with torch.device("meta"):  # shapes only: the weights come from the file
         network = RefineNet(channels // 2, width, sigmas)

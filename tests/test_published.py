@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from hggdp_plugin.checkpoint import load_model
 from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS, RefineNet
 from hggdp_plugin.published import read_published
 
@@ -39,6 +40,15 @@ def test_published_form(network: RefineNet, tmp_path: Path, zipped: bool) -> Non
     assert read.sigmas == PUBLISHED_SIGMAS
     assert not read.training
     assert all(p.requires_grad for p in read.parameters())
+    assert_same(read, network)
+
+
+def test_loads_by_its_suffix(network: RefineNet, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_100000.pth"
+    torch.save(published_form(network), path)
+    read, description = load_model(path)
+    assert description == {"architecture": "refinenet", "config": network.config}
+    assert isinstance(read, RefineNet)
     assert_same(read, network)
 
 
@@ -115,4 +125,4 @@ def test_says_what_is_missing(network: RefineNet, tmp_path: Path) -> None:
     refused({k: v for k, v in state.items() if "crp" not in k}, r"misses 16 of 173 tensors, such as refine1\.crp\.")
     refused(state | {"other.weight": torch.zeros(1)}, r"has unknown 1 of 173 tensors, such as other\.weight")
     refused(state | {"end_conv.bias": torch.zeros(1)}, r"has of another shape 1 of 173 tensors, such as end_conv\.bias")
-    refused(state, "10 noise levels, but 2 sigmas are given", sigmas=[1.0, 0.1])
+    refused(state, "10 noise levels, but 2 sigmas; hggdp convert --sigmas", sigmas=[1.0, 0.1])
