@@ -24,7 +24,7 @@ def coil_maps(num_coils: int, shape: tuple[int, int]) -> Complex:
     """
     if num_coils < 1:
         raise ValueError(f"a measurement needs at least one coil, got {num_coils}")
-    maps = mr.birdcage_maps((num_coils, *shape), r=1.4)
+    maps = mr.birdcage_maps((num_coils, *shape))
     return (maps * np.exp(-1j * np.angle(maps[0]))).astype(np.complex64)
 
 

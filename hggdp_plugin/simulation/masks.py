@@ -91,7 +91,9 @@ def poisson_disc(shape: tuple[int, int], accel: float, calib: int = 0, seed: int
     _check_accel(accel)
     if not 0 <= calib < min(shape):
         raise ValueError(f"a calibration square of {calib} must be smaller than the {shape[0]} x {shape[1]} matrix")
-    return mr.poisson(shape, accel, calib=(calib, calib), dtype=bool, seed=seed)
+    mask = mr.poisson(shape, accel, calib=(calib, calib), dtype=bool, seed=seed)
+    mask[tuple(centre(size, calib) for size in shape)] = True  # SigPy's square is one off where its width is odd
+    return mask
 
 
 def radial_trajectory(num_spokes: int, num_samples: int, golden: bool = True) -> NDArray[np.float32]:
