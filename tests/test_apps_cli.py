@@ -42,7 +42,7 @@ def test_a_defect_keeps_its_traceback():
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX pipe")
 def test_a_reader_that_has_gone_is_no_error():
-    code = "import sys; from hggdp_plugin.apps._cli import run; sys.exit(run('x', lambda a: print('y' * 1000000)))"
+    code = "import sys; from hggdp_plugin.apps._cli import run; sys.exit(run('x', lambda argv: print('some text')))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.close()

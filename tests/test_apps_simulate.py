@@ -56,7 +56,7 @@ def test_an_image_becomes_raw_data_with_its_reference(image, out, tmp_path, caps
     }
     assert noted["net_accel"] == pytest.approx(2)
     printed = capsys.readouterr()
-    assert "image, 2 slices, 3 coils, 48 x 40" in printed.out
+    assert "image, slices 2, coils 3, matrix 48 x 40" in printed.out
     assert "net acceleration 2.00" in printed.out
     assert printed.err == ""
 

@@ -22,9 +22,11 @@ def run(name: str, func: Callable[[Sequence[str] | None], int | None], argv: Seq
         interrupted; 1 when the reader of stdout has gone.
     """
     try:
-        return func(argv) or 0
+        code = func(argv) or 0
+        sys.stdout.flush()  # a reader that has gone shows here rather than when the interpreter exits
+        return code
     except BrokenPipeError:
-        # The interpreter flushes stdout once more when it exits: give it somewhere to go.
+        # The interpreter flushes what is left when it exits: give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (InputError, OSError) as error:

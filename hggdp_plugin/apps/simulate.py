@@ -108,7 +108,7 @@ def _simulate(argv: Sequence[str] | None) -> None:
         write_raw(path, measurement, source.image, notes, geometry)
     slices, coils, lines, _ = measurement.data.shape
     ny, nx = measurement.matrix
-    print(f"{args.input}: {kind}, {slices} slices, {coils} coils, {ny} x {nx}; reference: {source.combination}")
+    print(f"{args.input}: {kind}, slices {slices}, coils {coils}, matrix {ny} x {nx}; reference: {source.combination}")
     print(f"{args.output}: {protocol.mask}, {lines} lines a slice, net acceleration {measurement.accel:.2f}")
 
 
