@@ -1,4 +1,4 @@
-"""Acquisitions as they lie in an ISMRMRD HDF5 file: headers all at once, samples in blocks."""
+"""Acquisitions as they lie in an ISMRMRD HDF5 file."""
 
 import os
 import warnings
@@ -17,8 +17,10 @@ with warnings.catch_warnings():  # the package resets the interpreter's warning 
 
 __all__ = ["Lines", "acquisition_header_dtype", "open_lines"]
 
-#: Samples held in memory at once while a file is read.
-BLOCK_BYTES = 1 << 26
+#: Samples processed at once: few enough to stay in the processor's cache.
+BLOCK_BYTES = 1 << 22
+#: Headers read at once.
+BLOCK_LINES = 1000
 #: Samples (and whatever follows from them) are refused beyond this magnitude: their squares overflow.
 MAX_SAMPLE = 1e15
 
@@ -32,7 +34,7 @@ class Lines:
     Attributes:
         heads (array): acquisition headers, shape (lines,), of ``acquisition_header_dtype``.
         fetch (callable): ``fetch("data" or "traj", start, stop)`` gives an object array of one flat float array per
-            line: interleaved real and imaginary parts of shape (channels, samples), or k of shape (samples, dims).
+            line: real and imaginary parts in turn, of shape (channels, samples), or k of shape (samples, dims).
         where (str): file and group, for messages.
     """
 
@@ -50,17 +52,14 @@ class Lines:
             tuple: line numbers, shape (n,), and their samples, complex64 (n, channels, samples).
 
         Raises:
-            InputError: a payload has not the length its header says.
+            InputError: a line's data have not the length its header says.
         """
         shapes = np.stack([self.heads["active_channels"], self.heads["number_of_samples"]], axis=1).astype(np.int64)
-        for numbers, payload in self._blocks("data", wanted, 2 * shapes.prod(axis=1)):
-            for shape in np.unique(shapes[numbers], axis=0):
-                mine = (shapes[numbers] == shape).all(axis=1)
-                flat = np.concatenate(list(payload[mine])).astype(np.float32, copy=False)
-                yield numbers[mine], flat.view(np.complex64).reshape(-1, *shape)
+        for numbers, flat in self._blocks("data", wanted, shapes * [2, 1]):
+            yield numbers, flat.view(np.complex64).reshape(len(numbers), *shapes[numbers[0]])
 
     def trajectories(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the k-space positions of the lines wanted, which must agree in samples and dimensions.
+        """Yields the k-space positions of the lines wanted, in blocks of lines of one shape.
 
         Args:
             wanted (array): bool, shape (lines,).
@@ -69,30 +68,33 @@ class Lines:
             tuple: line numbers, shape (n,), and float32 (n, samples, dims).
 
         Raises:
-            InputError: a payload has not the length its header says.
+            InputError: a line's trajectory has not the length its header says.
         """
         shapes = np.stack([self.heads["number_of_samples"], self.heads["trajectory_dimensions"]], axis=1)
-        for numbers, payload in self._blocks("traj", wanted, shapes.astype(np.int64).prod(axis=1)):
-            flat = np.concatenate(list(payload)).astype(np.float32, copy=False)
-            yield numbers, flat.reshape(-1, *shapes[numbers[0]])
+        for numbers, flat in self._blocks("traj", wanted, shapes.astype(np.int64)):
+            yield numbers, flat.reshape(len(numbers), *shapes[numbers[0]])
 
-    def _blocks(self, field: str, wanted: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _blocks(self, field: str, wanted: np.ndarray, shapes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields line numbers and their payloads joined, float32; ``shapes`` (lines, 2) are those in the headers."""
+        sizes = shapes.prod(axis=1)
         step = max(1, BLOCK_BYTES // max(1, int(np.median(4 * sizes))))
         for start in range(0, len(wanted), step):
-            numbers = start + np.flatnonzero(wanted[start : start + step])
-            if not numbers.size:
+            block = start + np.flatnonzero(wanted[start : start + step])
+            if not block.size:
                 continue
-            payload = self.fetch(field, start, min(start + step, len(wanted)))[numbers - start]
-            found = np.fromiter(map(len, payload), np.int64, len(payload))
-            wrong = np.flatnonzero(found != sizes[numbers])
-            if wrong.size:
-                line = numbers[wrong[0]]
+            payload = self.fetch(field, start, min(start + step, len(wanted)))
+            found = np.fromiter(map(len, payload), np.int64, len(payload))[block - start]
+            if (found != sizes[block]).any():
+                wrong = int(np.argmax(found != sizes[block]))
                 raise InputError(
-                    f"{self.where}/data line {line}",
-                    f"its header announces {sizes[line]} numbers of {field}, the file holds {found[wrong[0]]}",
+                    f"{self.where}/data line {block[wrong]}",
+                    f"its header announces {sizes[block[wrong]]} numbers of {field}, the file holds {found[wrong]}",
                     _CONVERT,
                 )
-            yield numbers, payload
+            for shape in np.unique(shapes[block], axis=0):
+                numbers = block[(shapes[block] == shape).all(axis=1)]
+                flat = np.concatenate(list(payload[numbers - start]))
+                yield numbers, flat.astype(np.float32, copy=False)
 
 
 @contextmanager
@@ -110,12 +112,29 @@ def open_lines(path: str | os.PathLike[str], group: str | None) -> Iterator[tupl
         InputError: not a file, not HDF5, not ISMRMRD, or damaged.
     """
     where = os.fspath(path)
+    with _open(where) as file:
+        name = group or _find_group(file, where)
+        where = f"{where}:/{name.strip('/')}"
+        xml = _guard(where, lambda: _read_xml(file, name, where))
+        table = _guard(where, lambda: _check_table(file, name, where))
+
+        def fetch(field: str, start: int, stop: int) -> np.ndarray:
+            # Whole rows: HDF5 reads them anyway, and h5py loses the memory of variable-length fields not asked for.
+            place = f"{where}/data lines {start} to {stop - 1}"
+            return _guard(place, lambda: table[start:stop])[field].reshape(-1)
+
+        blocks = (fetch("head", i, min(i + BLOCK_LINES, len(table))) for i in range(0, len(table), BLOCK_LINES))
+        heads = np.concatenate([_cast(block, acquisition_header_dtype, where) for block in blocks])
+        yield xml, Lines(heads, fetch, where)
+
+
+def _open(where: str) -> h5py.File:
     if not os.path.exists(where):
         raise InputError(where, "there is no such file", "check the path")
     if not os.path.isfile(where):
         raise InputError(where, "it is not a file", "give an ISMRMRD (.h5) file")
     try:
-        file = h5py.File(where, "r")
+        return h5py.File(where, "r")
     except OSError as error:
         if not os.access(where, os.R_OK):
             raise InputError(where, "it may not be read", "change its permissions") from None
@@ -123,19 +142,6 @@ def open_lines(path: str | os.PathLike[str], group: str | None) -> Iterator[tupl
             raise InputError(where, "it is empty", "give an ISMRMRD (.h5) file") from None
         what = "a damaged HDF5 file" if _has_signature(where) else "not an HDF5 file"
         raise InputError(where, f"it is {what} ({error})", "give an ISMRMRD (.h5) file, or copy it again") from None
-    with file:
-        name = group or _find_group(file, where)
-        where = f"{where}:/{name.strip('/')}"
-        xml = _guard(where, lambda: _read_xml(file, name, where))
-        table = _guard(where, lambda: _check_table(file, name, where))
-        heads = _guard(where, lambda: _cast(table.fields("head")[:].reshape(-1), acquisition_header_dtype, where))
-        dims = table.shape
-
-        def fetch(field: str, start: int, stop: int) -> np.ndarray:
-            rows = _guard(f"{where}/data lines {start} to {stop}", lambda: table.fields(field)[start:stop])
-            return rows.reshape(-1) if len(dims) > 1 else rows
-
-        yield xml, Lines(heads, fetch, where)
 
 
 def _guard(where: str, read: Callable[[], Any]) -> Any:

@@ -63,7 +63,10 @@ class Grid:
         for k in range(turn.max() + 1):  # one pass for each time that a place is repeated among these lines
             now = turn == k
             place = (frame[now], row_2[now], row_1[now])
-            self.array[place] += samples[now]
+            if self.count[place].any():
+                self.array[place] += samples[now]
+            else:
+                self.array[place] = samples[now]
             self.count[place] += 1
 
     def average(self, unit_noise: bool, log: list[str]) -> None:
@@ -75,7 +78,7 @@ class Grid:
             log (list of str): what was decided is appended.
         """
         counts = self.count[self.count > 0]
-        if counts.max() == 1:
+        if not (counts > 1).any():
             return
         usual = float(np.median(counts))
         span = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import sigpy as sp
+from scipy import fft
 
 from hggdp_plugin.io.errors import InputError
 from hggdp_plugin.io.mrd_file import Lines
@@ -34,21 +34,23 @@ class Readout:
         Returns:
             array: (lines, coils, cropped); k-space that was not measured is zero.
         """
-        count = samples.shape[-1]
-        start, stop = max(0, offset), min(self.encoded, offset + count)
-        if count == self.encoded and start == 0 and stop == count:
-            line = samples
-        else:
-            line = np.zeros((*samples.shape[:-1], self.encoded), samples.dtype)
-            line[..., start:stop] = samples[..., start - offset : stop - offset]
-        if self.hybrid or self.cropped != self.encoded:
-            line = sp.resize(sp.ifft(line, axes=(-1,)), (*line.shape[:-1], self.cropped))
-        if not self.hybrid and self.cropped != self.encoded:
-            line = sp.fft(line, axes=(-1,))
-            position = (np.arange(self.cropped) - self.cropped // 2) * (self.encoded / self.cropped) + self.encoded // 2
-            line[..., (position < start) | (position > stop - 1)] = (
-                0  # the crop smears a little beyond the measured part
-            )
+        size, half = self.cropped, self.encoded // 2
+        start, stop = max(0, offset), min(self.encoded, offset + samples.shape[-1])
+        samples = samples[..., start - offset : stop - offset]
+        line = np.zeros((*samples.shape[:-1], self.encoded), samples.dtype)
+        if size == self.encoded and not self.hybrid:
+            line[..., start:stop] = samples
+            return line
+        # A centred transform swaps the halves of its input and its output: done here while padding and cropping.
+        centre = half - start
+        line[..., : stop - half], line[..., self.encoded - centre :] = samples[..., centre:], samples[..., :centre]
+        line = fft.ifft(line, norm="ortho", overwrite_x=True)
+        line = np.concatenate([line[..., : size - size // 2], line[..., self.encoded - size // 2 :]], axis=-1)
+        if self.hybrid:
+            return fft.fftshift(line, axes=-1)
+        line = fft.fftshift(fft.fft(line, norm="ortho", overwrite_x=True), axes=-1)
+        position = (np.arange(size) - size // 2) * (self.encoded / size) + half
+        line[..., (position < start) | (position > stop - 1)] = 0  # the crop smears a little beyond the measured part
         return line
 
 

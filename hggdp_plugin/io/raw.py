@@ -119,7 +119,7 @@ class RawData:
         head = ", ".join([kind, *frames, f"{self.ksp.shape[5]} coils", size])
         lines = [f"{self.source}: {head}; image matrix {' x '.join(map(str, self.image_shape))}."]
         if self.coord is None:
-            sampled = np.count_nonzero(np.abs(self.ksp).max(axis=5)) / (self.ksp.size / self.ksp.shape[5])
+            sampled = self.ksp.any(axis=5).mean()
             lines.append(
                 f"Sampled: {100 * sampled:.0f} %; fully sampled centre: {' x '.join(map(str, self.calib_shape))}."
             )
