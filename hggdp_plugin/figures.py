@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -43,6 +44,6 @@ def comparison(images: Mapping[str, NDArray], reference: NDArray, gain: float = 
     return figure
 
 
-def _show(axis, image: NDArray, title: str) -> None:  # type: ignore[no-untyped-def]
+def _show(axis: Axes, image: NDArray, title: str) -> None:
     axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axis.set_title(title, fontsize=9)
