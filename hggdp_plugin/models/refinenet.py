@@ -191,8 +191,10 @@ class RefineNet(nn.Module):
 
     The network knows the classes i of its levels only. At any :math:`\sigma`, the level nearest in
     :math:`\log\sigma` tells what the noise looks like, and :math:`\sigma` how much of it there is:
-    :math:`s(x, \sigma) = s_i(x) \sigma_i / \sigma`, since the estimated noise of unit variance, :math:`-\sigma s`,
-    depends on the level much less than the score does.
+    :math:`s(x, \sigma) = s_i(x) \sigma_i / \sigma`. This keeps the noise estimate :math:`-\sigma s`, which has unit
+    variance at every level; the normalisation layers hold it there whatever the amplitude of the noise in x. For a
+    normal prior of any variance the score then errs by at most half a step of the grid of levels, against a whole step
+    for :math:`s_i` as it is. Interpolating between two levels would be closer still, for twice the cost.
 
     Args:
         views (int): Number K of noisy views of the image.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hggdp_plugin.models.refinenet import RefineNet
+from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS, RefineNet
 
 VECTORS = Path(__file__).with_name("refinenet_vectors.npz")
 
@@ -75,3 +75,63 @@ def test_every_parameter_gets_a_gradient() -> None:
     network(torch.randn(2, 2, 8, 8), torch.tensor([0.5, 0.05])).square().mean().backward()
     missing = [name for name, p in network.named_parameters() if p.grad is None]
     assert not missing
+
+
+class GaussianScore(RefineNet):
+    """The exact score, at the levels, of images that are normal with a given variance: -x / (variance + sigma_i^2)."""
+
+    def __init__(self, variance: float) -> None:
+        super().__init__(views=1, width=2)
+        self.variance = variance
+
+    def score(self, x: Tensor, labels: Tensor) -> Tensor:
+        sigma = torch.tensor(self.sigmas, dtype=x.dtype)[labels]
+        return -x / (self.variance + sigma**2)[:, None, None, None]
+
+
+def denoised_unit(network: RefineNet, sigma: Tensor) -> Tensor:
+    return network(torch.ones(len(sigma), 2, 1, 1, dtype=sigma.dtype), sigma)[:, 0, 0, 0]
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.3, 100.0])
+def test_exact_at_the_levels(variance: float) -> None:
+    network = GaussianScore(variance)
+    sigma = torch.tensor(network.sigmas, dtype=torch.float64)
+    torch.testing.assert_close(denoised_unit(network, sigma), variance / (variance + sigma**2))
+
+
+def test_scaling_the_noise_estimate_is_best_between_levels() -> None:
+    """Worst relative error of the score over all priors and levels, for the powers of sigma_i / sigma as its scale.
+
+    The true score of a normal prior of variance v is -x / (v + sigma^2). Far above the noise (v large) it does not
+    depend on sigma, far below it goes with 1 / sigma^2, so that no scale is right for all; the power 1, which keeps
+    the noise estimate sigma s, errs by half a step of the grid, the score itself (power 0) and the denoised image's
+    correction sigma^2 s (power 2) by a whole step.
+    """
+    step = PUBLISHED_SIGMAS[0] / PUBLISHED_SIGMAS[1]
+    sigma = torch.logspace(0, -2, 181, dtype=torch.float64)
+    nearest = torch.tensor(PUBLISHED_SIGMAS, dtype=torch.float64)
+    nearest = nearest[(sigma.log()[:, None] - nearest.log()).abs().argmin(1)]
+    worst = {0: 0.0, 1: 0.0, 2: 0.0}
+    for variance in (0.0, *np.geomspace(1e-6, 1e4, 41).tolist()):
+        network = GaussianScore(variance)
+        relative = (1 - denoised_unit(network, sigma)) * (variance + sigma**2) / sigma**2
+        for power, error in worst.items():
+            scaled = relative * (nearest / sigma) ** (power - 1)
+            worst[power] = max(error, float((scaled - 1).abs().max()))
+    assert worst[1] == pytest.approx(step**0.5 - 1, rel=0.02)
+    assert worst[0] == pytest.approx(step - 1, rel=0.02)
+    assert worst[2] == pytest.approx(step - 1, rel=0.02)
+
+
+def test_outside_the_range_the_nearest_level_answers() -> None:
+    network = GaussianScore(variance=0.0)
+    sigma = torch.tensor([0.0, 0.002, 3.0], dtype=torch.float64)
+    expected = 1 - sigma / torch.tensor([1.0, 0.01, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(denoised_unit(network, sigma), expected)
+
+
+@pytest.mark.parametrize("sigmas", [[], [1.0, 0.0], [-1.0]])
+def test_refuses_levels_without_noise(sigmas: list[float]) -> None:
+    with pytest.raises(ValueError, match="sigmas: need positive noise levels"):
+        RefineNet(views=1, width=2, sigmas=sigmas)
