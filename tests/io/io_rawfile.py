@@ -18,14 +18,15 @@ ENCODING = """<encoding>
   <encodingLimits>{limits}</encodingLimits>
   <trajectory>{trajectory}</trajectory>
  </encoding>"""
-LIMIT = "<kspace_encoding_step_{0}><minimum>0</minimum><maximum>{1}</maximum><center>{2}</center></kspace_encoding_step_{0}>"
+STEP = "kspace_encoding_step_"
+LIMIT = "<{0}><minimum>0</minimum><maximum>{1}</maximum><center>{2}</center></{0}>"
 
 
 def encoding(em, rm=None, *, ef=None, rf=None, centre_1=None, centre_2=None, trajectory="cartesian"):
     """XML of one encoding; matrices and fields of view are (x, y, z), by default 1 mm voxels."""
     rm = rm or em
-    limits = "" if centre_1 is None else LIMIT.format(1, em[1] - 1, centre_1)
-    limits += "" if centre_2 is None else LIMIT.format(2, em[2] - 1, centre_2)
+    limits = "" if centre_1 is None else LIMIT.format(STEP + "1", em[1] - 1, centre_1)
+    limits += "" if centre_2 is None else LIMIT.format(STEP + "2", em[2] - 1, centre_2)
     return ENCODING.format(em=em, rm=rm, ef=ef or em, rf=rf or rm, limits=limits, trajectory=trajectory)
 
 
