@@ -1,5 +1,6 @@
 """The default score network: a small U-Net that denoises complex images at any noise level."""
 
+import itertools
 import math
 from typing import Any
 
@@ -104,12 +105,8 @@ class UNet(nn.Module):
 
         self.head = nn.Conv2d(4 * 2 * views, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(level(width) for width in widths)
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.merge = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[:-1])
         self.decoder = nn.ModuleList(level(width) for width in widths[:-1])
         self.tail = nn.Conv2d(widths[0], 4 * 2, 3, padding=1)
@@ -144,9 +141,7 @@ class UNet(nn.Module):
                 h = self.down[i - 1](h)
             for block in blocks:
                 h = block(h, embedding)
-        for up, merge, blocks in zip(
-            reversed(self.up), reversed(self.merge), reversed(self.decoder), strict=True
-        ):
+        for up, merge, blocks in zip(reversed(self.up), reversed(self.merge), reversed(self.decoder), strict=True):
             h = merge(torch.cat([up(h), skips.pop()], dim=1))
             for block in blocks:
                 h = block(h, embedding)

@@ -1,0 +1,129 @@
+"""Iterative algorithms: the annealed Langevin sampler, and conjugate gradients for a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sigpy as sp
+
+from hggdp_plugin.schedule import NoiseSchedule
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+class AnnealedLangevin(sp.alg.Alg):
+    r"""Annealed Langevin dynamics on a prior, with data consistency after every step.
+
+    With the denoiser :math:`D(x, \sigma) = x + \sigma^2 \nabla \log p_\sigma(x)` one update at noise level
+    :math:`\sigma` is, in the terms of :class:`hggdp_plugin.schedule.NoiseSchedule`,
+
+    .. math::
+        x &\leftarrow x + \eta \sigma z \\
+        x &\leftarrow x + \epsilon (D(x, \sigma) - x) + \sqrt{2 \epsilon} \sigma z' \\
+        x &\leftarrow \text{prox}_{\epsilon \sigma^2 f}(x)
+
+    with standard normal :math:`z, z'` per real channel (:math:`z'` only for Langevin schedules) and :math:`f` the
+    negative logarithm of the likelihood. The proximal step's parameter is the step size of the gradient step, so that
+    the fixed point is the posterior's for every step size. With momentum :math:`m`, D is replaced by
+    :math:`D + m (D - D_{old})`.
+
+    Args:
+        denoise (function): ``(x, sigma) -> D(x, sigma)``.
+        prox (function): ``(alpha, x) -> prox_{alpha f}(x)``, the data consistency.
+        x (array): Initial image, complex, updated in place.
+        schedule (NoiseSchedule): Noise levels and step rule.
+        rng (Generator): NumPy or CuPy random generator, of the kind of ``x``.
+
+    Attributes:
+        x (array): Current image.
+        denoised (array): Latest output of the denoiser.
+        sigma (float): Latest noise level.
+
+    References:
+        Quan, C., et al. (2021). Homotopic gradients of generative density priors for MR image reconstruction.
+        IEEE TMI, 40(12), 3265-3278.
+    """
+
+    def __init__(
+        self,
+        denoise: Callable[[Array, float], Array],
+        prox: Callable[[float, Array], Array],
+        x: Array,
+        schedule: NoiseSchedule,
+        rng: Any,
+    ) -> None:
+        self.denoise, self.prox, self.x, self.schedule, self.rng = denoise, prox, x, schedule, rng
+        self.device = sp.get_device(x)
+        self.denoised: Array | None = None
+        self.sigma = schedule.sigma(0)
+        super().__init__(len(schedule))
+
+    def _update(self) -> None:
+        s = self.schedule
+        sigma = self.sigma = s.sigma(self.iter)
+        with self.device:
+            if s.eta:
+                self.x += s.eta * sigma * self._noise()
+            denoised = self.denoise(self.x, sigma)
+            target = denoised
+            if s.momentum and self.denoised is not None:
+                target = denoised + s.momentum * (denoised - self.denoised)
+            self.denoised = denoised
+            self.x += s.eps * (target - self.x)
+            if s.langevin:
+                self.x += (2 * s.eps) ** 0.5 * sigma * self._noise()
+            sp.copyto(self.x, self.prox(s.eps * sigma**2, self.x))
+
+    def _noise(self) -> Array:
+        return complex_normal(self.rng, self.x.shape)
+
+
+class BatchConjugateGradient(sp.alg.Alg):
+    """Conjugate gradients for many independent systems at once.
+
+    As :class:`sigpy.alg.ConjugateGradient`, but every item along the leading axes has step sizes of its own, so that a
+    batch gives what its items give one by one, and nothing waits for the device within an iteration.
+
+    Args:
+        A (function): Hermitian, positive definite linear mapping, block-diagonal over the leading axes.
+        b (array): Right-hand sides.
+        x (array): Initial solutions, updated in place.
+        ndim (int): Number of trailing axes that make one system.
+        max_iter (int): Number of iterations.
+
+    Attributes:
+        x (array): Current solutions.
+    """
+
+    def __init__(self, A: Callable[[Array], Array], b: Array, x: Array, ndim: int = 2, max_iter: int = 10) -> None:
+        self.A, self.x = A, x
+        self.axes = tuple(range(-ndim, 0))
+        self.device = sp.get_device(x)
+        with self.device:
+            self.r = b - A(x)
+            self.p = self.r.copy()
+            self.rr = self._dot(self.r, self.r)
+        super().__init__(max_iter)
+
+    def _dot(self, a: Array, b: Array) -> Array:
+        return (a.real * b.real + a.imag * b.imag).sum(axis=self.axes, keepdims=True)
+
+    def _update(self) -> None:
+        xp = self.device.xp
+        with self.device:
+            Ap = self.A(self.p)
+            # A system that is solved has p = 0: the floor turns 0 / 0 into a step of 0.
+            tiny = xp.asarray(np.finfo(self.rr.dtype).tiny)
+            alpha = self.rr / xp.maximum(self._dot(self.p, Ap), tiny)
+            self.x += alpha * self.p
+            self.r -= alpha * Ap
+            rr = self._dot(self.r, self.r)
+            self.p *= rr / xp.maximum(self.rr, tiny)
+            self.p += self.r
+            self.rr = rr
+
+
+def complex_normal(rng: Any, shape: tuple[int, ...]) -> Array:
+    """Complex noise of unit variance per real channel, complex64."""
+    pairs = rng.standard_normal((*shape, 2), dtype=np.float32)
+    return pairs.view(np.complex64)[..., 0]

@@ -1,0 +1,231 @@
+"""HGGDP reconstruction as a SigPy app."""
+
+import time
+from typing import Any
+
+import numpy as np
+import sigpy as sp
+
+from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient
+from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.linops import Replicate, Sense
+from hggdp_plugin.prior import ScorePrior, load_prior
+from hggdp_plugin.prox import L2DataConsistency
+from hggdp_plugin.scaling import estimate_noise, estimate_scale
+from hggdp_plugin.schedule import NoiseSchedule
+
+#: Conjugate gradient iterations of the least-squares image that gives the scale and the start.
+LEAST_SQUARES_ITERATIONS = 15
+
+
+class HGGDPRecon(sp.app.App):
+    r"""Reconstruction with a learned score prior (HGGDP).
+
+    Samples images by annealed Langevin dynamics on the prior, with data consistency at every step, that is it looks for
+    x where both terms of
+
+    .. math::
+        -\log p(x \,|\, y) = \frac{1}{\lambda} \| W^{1/2} (F S x - y) \|_2^2 - \log p(x) + \text{const.}
+
+    are small, where W are the k-space weights, F the Fourier transform, S the sensitivity maps and p the prior. Takes
+    the place of :class:`sigpy.mri.app.L1WaveletRecon`. Leading axes of ``y`` are a batch (slices, frames), which goes
+    through the network at once; a slice's result does not depend on the others.
+
+    Args:
+        y (array): k-space, complex (..., coils, H, W), zero where not sampled, or (..., coils, *coord.shape[:-1]).
+        mps (None or array): Sensitivity maps (coils, H, W), or with the leading axes of ``y``. None: one coil of unit
+            sensitivity, Cartesian.
+        prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``.
+        lamda (None or float): Noise variance :math:`\lambda = E|n|^2` of a sample of ``y``, in its units squared
+            (prewhitened data: 1). 0: exact consistency. None: 0 for one coil on a Cartesian grid, else measured from
+            the periphery of k-space.
+        weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. None, Cartesian: the
+            samples that are not zero.
+        coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
+        device (Device): Where to reconstruct, and where the result is.
+        coil_batch_size (None or int): Coils processed at a time; bounds the memory.
+        comm (None or Communicator): SigPy communicator; each process holds the y and mps of its own coils.
+        seed (int): Seed of the noise; same seed, same image.
+        schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`.
+        max_cg_iter (int): Conjugate gradient iterations per step, where there is no closed form.
+        show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
+        leave_pbar (bool): Leave the bar when finished.
+
+    Raises:
+        ValueError: An argument does not fit; the message names it, its shape and what would fit.
+
+    References:
+        Quan, C., Zhou, J., Zhu, Y., Chen, Y., Wang, S., Liang, D., & Liu, Q. (2021). Homotopic gradients of generative
+        density priors for MR image reconstruction. IEEE TMI, 40(12), 3265-3278.
+    """
+
+    def __init__(
+        self,
+        y: Any,
+        mps: Any = None,
+        prior: Any = None,
+        lamda: float | None = None,
+        weights: Any = None,
+        coord: Any = None,
+        device: sp.Device = sp.cpu_device,
+        coil_batch_size: int | None = None,
+        comm: Any = None,
+        seed: int = 0,
+        schedule: NoiseSchedule | None = None,
+        max_cg_iter: int = 5,
+        show_pbar: bool = True,
+        leave_pbar: bool = True,
+    ) -> None:
+        self.device = sp.Device(device)
+        self.schedule = schedule or NoiseSchedule.fast()
+        self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
+        check_arguments(y, mps, lamda, weights, coord)
+        with self.device:
+            xp = self.device.xp
+            y, mps, weights, coord = (_placed(a, self.device) for a in (y, mps, weights, coord))
+            closed_form = coord is None and comm is None and (mps is None or _is_unit(mps))
+            if mps is None:
+                mps = xp.ones((1, *y.shape[-2:]), xp.complex64)
+            if weights is None and coord is None:
+                weights = (y != 0).any(axis=-3, keepdims=True).astype(xp.float32)
+            batch = y.shape[: -3 if coord is None else -coord.ndim]
+            self.A = Sense(mps, batch, coord, weights, coil_batch_size, comm)
+            self.y = y if weights is None else y * weights**0.5
+
+            x = self._least_squares(1 if closed_form else LEAST_SQUARES_ITERATIONS)
+            self.scale = estimate_scale(x)
+            self.y = self.y / self.scale.reshape(*self.scale.shape[:-2], *[1] * (y.ndim - len(batch)))
+            if lamda is None:
+                lamda = 0.0 if closed_form else self._noise(y, coord, comm)
+            # The prior's noise levels are per real channel, which carries half the complex variance.
+            self.lamda = xp.asarray(0.5 * lamda / abs(self.scale) ** 2, xp.float32)
+            transform = diagonal = None
+            if closed_form:
+                ishape = (*batch, *mps.shape[-2:])
+                transform = sp.linop.FFT(ishape, axes=(-2, -1)) * sp.linop.Multiply(ishape, mps[..., 0, :, :])
+                diagonal = xp.broadcast_to(weights, y.shape)[..., 0, :, :]
+            self.consistency = L2DataConsistency(self.A, self.y, self.lamda, transform, diagonal, max_cg_iter)
+            self.support = (mps != 0).any(axis=-3)
+            rng = xp.random.default_rng(seed)
+            alg = self._sampler(x / self.scale, rng)
+        self._next_summary = 0.0
+        super().__init__(alg, show_pbar and (comm is None or comm.rank == 0), leave_pbar)
+
+    def _least_squares(self, max_iter: int) -> Any:
+        b = self.A.H(self.y)
+        alg = BatchConjugateGradient(self.A.N, b, self.device.xp.zeros_like(b), max_iter=max_iter)
+        while not alg.done():
+            alg.update()
+        return alg.x
+
+    def _noise(self, y: Any, coord: Any, comm: Any) -> Any:
+        """Noise variance, the same in every process: the mean over theirs."""
+        xp = self.device.xp
+        if coord is None:
+            coord = xp.stack(
+                xp.meshgrid(*[xp.linspace(-1, 1, n, dtype=xp.float32) for n in y.shape[-2:]], indexing="ij"), -1
+            )
+        variance = estimate_noise(y, (coord**2).sum(-1) ** 0.5)
+        if comm is not None:
+            comm.allreduce(variance)
+            variance /= comm.size
+        return variance
+
+    def _sampler(self, start: Any, rng: Any) -> AnnealedLangevin:
+        xp = self.device.xp
+        if not self.schedule.from_data:
+            pair = rng.random((2, *start.shape[-2:]), dtype=xp.float32) * 2 - 1
+            start = xp.broadcast_to(pair[0] + 1j * pair[1], start.shape).astype(xp.complex64)
+        if not (self.schedule.langevin and self.prior.views > 1):
+            return AnnealedLangevin(self.prior.denoise, self.consistency, start, self.schedule, rng)
+        R = Replicate(start.shape, self.prior.views)
+
+        def consistency(alpha: float, views: Any) -> Any:
+            mean = views.mean(axis=-3)
+            return views + R(self.consistency(alpha, mean) - mean)
+
+        return AnnealedLangevin(self.prior.denoise_views, consistency, R(start), self.schedule, rng)
+
+    @property
+    def image(self) -> Any:
+        """The current image, in the units of ``y``, zero where no coil sees anything; complex64 (..., H, W)."""
+        with self.device:
+            return self._mean(self.alg.x) * self.scale * self.support
+
+    def _mean(self, x: Any) -> Any:
+        return x if x.ndim == self.scale.ndim else x.mean(axis=-3)
+
+    def _summarize(self) -> None:
+        # The residual costs an application of A and a wait for the device: twice a second is enough for a reader.
+        if not self.show_pbar or (time.monotonic() < self._next_summary and not self.alg.done()):
+            return
+        self._next_summary = time.monotonic() + 0.5
+        xp = self.device.xp
+        with self.device:
+            residual = xp.linalg.norm(self.A(self._mean(self.alg.x)) - self.y) / xp.linalg.norm(self.y)
+        level = min(self.alg.iter, self.alg.max_iter - 1) // self.schedule.steps + 1
+        self.pbar.set_postfix(
+            level=f"{level}/{len(self.schedule.sigmas)}",
+            sigma=f"{self.alg.sigma:.3g}",
+            residual=f"{float(residual):.2e}",
+        )
+
+    def _output(self) -> Any:
+        return self.image
+
+
+def check_arguments(y: Any, mps: Any, lamda: float | None, weights: Any, coord: Any) -> None:
+    """Refuse arguments of :class:`HGGDPRecon` that do not fit together.
+
+    Raises:
+        ValueError: Names the argument, its shape and what would fit.
+    """
+    ndim = 2 if coord is None else coord.ndim - 1
+    if coord is not None and (coord.shape[-1] != 2 or mps is None):
+        raise ValueError(
+            f"coord: expected (..., 2) together with mps (coils, H, W); got coord {coord.shape}, mps {mps}"
+        )
+    if y.ndim < ndim + 1 or (coord is not None and y.shape[-ndim:] != coord.shape[:-1]):
+        fit = "(..., coils, H, W)" if coord is None else f"(..., coils, {', '.join(map(str, coord.shape[:-1]))})"
+        raise ValueError(f"y: expected shape {fit}, got {y.shape}")
+    xp = sp.get_array_module(y)
+    with sp.get_device(y):
+        if not xp.iscomplexobj(y) or not xp.isfinite(y).all():
+            raise ValueError(
+                f"y: expected finite complex k-space, got {y.dtype} with NaN or infinite values or no phase"
+            )
+        if not y.any():
+            raise ValueError("y: all samples are zero; there is nothing to reconstruct")
+    batch, coils = y.shape[: -ndim - 1], y.shape[-ndim - 1]
+    if mps is None and coils != 1:
+        raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps (coils, H, W)")
+    if mps is not None:
+        matrix = y.shape[-2:] if coord is None else mps.shape[-2:]
+        fits = mps.ndim == 3 or mps.shape[:-3] == batch
+        if mps.ndim < 3 or not fits or mps.shape[-3:] != (coils, *matrix):
+            raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}")
+        with sp.get_device(mps):
+            if not sp.get_array_module(mps).isfinite(mps).all():
+                raise ValueError("mps: has NaN or infinite values; set them to zero where the maps are undefined")
+    if weights is not None:
+        try:
+            fits = np.broadcast_shapes(weights.shape, y.shape) == tuple(y.shape)
+        except ValueError:
+            fits = False
+        if not fits or float(weights.min()) < 0:
+            raise ValueError(f"weights: expected values >= 0 that broadcast to y {y.shape}, got shape {weights.shape}")
+    if lamda is not None and not 0 <= lamda < float("inf"):
+        raise ValueError(f"lamda: expected a noise variance >= 0, got {lamda}")
+
+
+def _placed(array: Any, device: sp.Device) -> Any:
+    """An array on a device, once, in single precision."""
+    if array is None:
+        return None
+    array = sp.to_device(array, device)
+    return array.astype(np.complex64 if np.iscomplexobj(array) else np.float32, copy=False)
+
+
+def _is_unit(mps: Any) -> bool:
+    """Whether the maps are one coil of sensitivity 1 in magnitude, so that W^(1/2) F S is diagonal in k-space."""
+    return mps.shape[-3] == 1 and bool((abs(abs(mps) - 1) < 1e-4).all())

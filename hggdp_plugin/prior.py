@@ -1,0 +1,167 @@
+"""The score network as a prior on SigPy arrays."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sigpy as sp
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hggdp_plugin import interop
+from hggdp_plugin.checkpoint import DEFAULT_PRIOR, load_model
+
+
+class ScorePrior(sp.prox.Prox):
+    r"""A learned prior p(x) of complex images whose maximum magnitude is about 1.
+
+    The network is a denoiser :math:`D(x, \sigma) = E[\text{image} \,|\, x]` for images with complex Gaussian noise of
+    standard deviation sigma per real channel, which gives the score (Tweedie)
+
+    .. math:: \nabla \log p_\sigma(x) = (D(x, \sigma) - x) / \sigma^2
+
+    Called as ``prior(alpha, x)`` it is the proximal operator of :math:`-\lambda \log p` in the plug-and-play sense, the
+    denoiser at :math:`\sigma^2 = \lambda \alpha`, so that
+    ``sigpy.app.LinearLeastSquares(A, y, proxg=ScorePrior(...))`` uses it as any other regulariser.
+
+    Any image size and any leading batch axes; NumPy and CuPy arrays, without a copy between host and device.
+
+    A network of K views sees K copies of the image with independent noise. An image with noise sigma becomes such views
+    by adding centred noise: :math:`X_k = x + \sqrt{K} \sigma (n_k - \bar n)` has mean x and independent noise
+    :math:`\sqrt{K} \sigma` in each view, exactly the distribution it was trained on.
+
+    Args:
+        model (Module): Network as described in :mod:`hggdp_plugin.models`.
+        description (None or dict): What its file says of it (see :func:`hggdp_plugin.checkpoint.load_model`).
+        shape (tuple of ints): Shape of the arrays it is called on, -1 for any; what SigPy's Prox asks for.
+        lamda (float): Weight of the prior as a proximal operator.
+        autocast (bool): Run the network in bfloat16 where the processor has it.
+        chunk (int): Slices that go through the network at a time; bounds the memory.
+        seed (int): Seed of the noise that makes views.
+
+    References:
+        Venkatakrishnan, S. V., Bouman, C. A., & Wohlberg, B. (2013). Plug-and-play priors for model based
+        reconstruction. IEEE GlobalSIP.
+        Quan, C., et al. (2021). Homotopic gradients of generative density priors for MR image reconstruction.
+        IEEE TMI, 40(12), 3265-3278.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        description: dict[str, Any] | None = None,
+        shape: tuple[int, ...] = (-1, -1),
+        lamda: float = 1.0,
+        autocast: bool = True,
+        chunk: int = 32,
+        seed: int = 0,
+    ) -> None:
+        self.model = model.eval().to(memory_format=torch.channels_last)
+        self.views: int = model.views
+        self.description = description or {}
+        self.lamda, self.autocast, self.chunk = lamda, autocast, chunk
+        self._generator = torch.Generator().manual_seed(seed)
+        super().__init__(shape)
+
+    def denoise(self, x: Any, sigma: float) -> Any:
+        """The denoised image D(x, sigma).
+
+        Sigma is limited to what the network was trained for.
+
+        Args:
+            x (array): Complex images (..., H, W).
+            sigma (float): Noise standard deviation per real channel.
+
+        Returns:
+            array: complex64, of the shape and on the device of ``x``.
+        """
+        device = sp.get_device(x)
+        with interop.current_stream(device):
+            images = self._as_tensor(x)
+            views = images[:, None]
+            level = sigma * self.views**0.5
+            if self.views > 1:
+                shape = (len(images), self.views, *images.shape[1:])
+                noise = torch.randn(shape, dtype=torch.complex64, generator=self._generator).to(images.device)
+                # A complex standard normal of torch has variance 1/2 per real channel.
+                views = views + 2**0.5 * level * (noise - noise.mean(1, keepdim=True))
+            out = self._run(views, level).mean(1).reshape(x.shape)
+            return interop.to_array(out)
+
+    def denoise_views(self, x: Any, sigma: float) -> Any:
+        """Denoise views that carry independent noise, as the network was trained.
+
+        Args:
+            x (array): Complex views (..., K, H, W).
+            sigma (float): Noise standard deviation per real channel of each view.
+
+        Returns:
+            array: The denoised views, complex64, of the shape and on the device of ``x``.
+
+        Raises:
+            ValueError: The number of views is not the network's.
+        """
+        if x.ndim < 3 or x.shape[-3] != self.views:
+            raise ValueError(f"x: expected {self.views} views (..., {self.views}, H, W), got shape {x.shape}")
+        device = sp.get_device(x)
+        with interop.current_stream(device):
+            views = self._as_tensor(x).unflatten(0, (-1, self.views))
+            return interop.to_array(self._run(views, sigma).reshape(x.shape))
+
+    def score(self, x: Any, sigma: float) -> Any:
+        """The score (D(x, sigma) - x) / sigma^2; arguments and result as :meth:`denoise`."""
+        with sp.get_device(x):
+            return (self.denoise(x, sigma) - x) / np.float32(sigma**2)
+
+    def _prox(self, alpha: float, input: Any) -> Any:
+        return self.denoise(input, float(self.lamda * alpha) ** 0.5)
+
+    @staticmethod
+    def _as_tensor(x: Any) -> Tensor:
+        """Images (..., H, W) as a complex64 tensor (B, H, W)."""
+        tensor = interop.to_torch(x)
+        return tensor.to(torch.complex64).reshape(-1, *tensor.shape[-2:])
+
+    @torch.no_grad()
+    def _run(self, views: Tensor, sigma: float) -> Tensor:
+        """Network on complex views (B, K, H, W), chunk by chunk."""
+        self.model.to(views.device)
+        sigma = min(max(sigma, self.model.sigma_min), self.model.sigma_max)
+        height, width = views.shape[-2:]
+        pad = [-size % self.model.stride for size in (height, width)]
+        # Reflection keeps edges natural, but needs an image larger than the padding.
+        mode = "reflect" if pad[0] < height and pad[1] < width else "replicate"
+        out = []
+        for part in views.split(self.chunk):
+            x = functional.pad(interop.views_to_channels(part), (0, pad[1], 0, pad[0]), mode=mode)
+            x = x.contiguous(memory_format=torch.channels_last)
+            level = torch.full((len(x),), sigma, device=x.device)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast and has_bfloat16(x.device)):
+                y = self.model(x, level)
+            out.append(interop.channels_to_views(y.float()[..., :height, :width]))
+        return torch.cat(out)
+
+
+def load_prior(name_or_path: str | Path = DEFAULT_PRIOR, **options: Any) -> ScorePrior:
+    """Load a prior by the name of a bundled one or from a file.
+
+    Args:
+        name_or_path: Name (see :func:`hggdp_plugin.checkpoint.bundled_priors`) or file.
+        **options: Passed to :class:`ScorePrior`: ``lamda``, ``autocast``, ``chunk``, ``seed``.
+
+    Returns:
+        ScorePrior: The prior.
+
+    Raises:
+        ValueError: No such prior, or the file is not one.
+    """
+    model, description = load_model(name_or_path)
+    return ScorePrior(model, description, **options)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,79 @@
+"""The noise schedule: which noise levels the sampler visits, and how it moves at each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    r"""Noise levels and step rule of :class:`hggdp_plugin.alg.AnnealedLangevin`.
+
+    Noise levels are standard deviations per real channel, of images whose maximum magnitude is about 1.
+
+    Attributes:
+        sigmas: Noise levels :math:`\sigma_k`, in the order of sampling: large to small.
+        steps: Updates per level.
+        eps: Step size :math:`\epsilon`, relative to :math:`\sigma_k^2`. 1 moves all the way to the denoised image.
+        eta: Noise added before the denoiser, relative to :math:`\sigma_k`.
+        langevin: Whether to add the noise :math:`\sqrt{2 \epsilon} \sigma_k` of Langevin dynamics after the step.
+        momentum: Weight of the change of the denoised image since the update before.
+        from_data: Start at the least-squares image rather than at uniform noise.
+
+    References:
+        Song, Y., & Ermon, S. (2019). Generative modeling by estimating gradients of the data distribution. NeurIPS 32.
+    """
+
+    sigmas: tuple[float, ...]
+    steps: int = 1
+    eps: float = 1.0
+    eta: float = 0.0
+    langevin: bool = False
+    momentum: float = 0.0
+    from_data: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: No levels, a level that is not positive, or no steps.
+        """
+        if not self.sigmas or min(self.sigmas) <= 0:
+            raise ValueError(f"sigmas: need at least one noise level, all positive; got {self.sigmas}")
+        if self.steps < 1:
+            raise ValueError(f"steps: need at least one step per level; got {self.steps}")
+
+    def __len__(self) -> int:
+        """Number of updates, which is the number of evaluations of the network."""
+        return len(self.sigmas) * self.steps
+
+    def sigma(self, iteration: int) -> float:
+        """Noise level of an update, counted from 0."""
+        return self.sigmas[iteration // self.steps]
+
+    @classmethod
+    def hggdp(cls, levels: int = 10, steps: int = 80) -> "NoiseSchedule":
+        """The published schedule: 10 geometric levels from 1 to 0.01, 80 Langevin steps each, from uniform noise.
+
+        References:
+            Quan, C., et al. (2021). Homotopic gradients of generative density priors for MR image reconstruction.
+            IEEE TMI, 40(12), 3265-3278.
+        """
+        return cls(geometric(1.0, 0.01, levels), steps, eps=0.015, langevin=True, from_data=False)
+
+    @classmethod
+    def fast(
+        cls,
+        levels: int = 40,
+        sigma_max: float = 0.15,
+        sigma_min: float = 0.005,
+        eta: float = 0.3,
+        momentum: float = 0.5,
+    ) -> "NoiseSchedule":
+        """One step per level, from the least-squares image."""
+        return cls(geometric(sigma_max, sigma_min, levels), eta=eta, momentum=momentum)
+
+
+def geometric(first: float, last: float, levels: int) -> tuple[float, ...]:
+    """Noise levels in geometric progression, ends included."""
+    return tuple(float(s) for s in np.geomspace(first, last, levels))
