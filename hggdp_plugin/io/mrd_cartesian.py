@@ -166,7 +166,8 @@ def _readouts(
     kinds = np.stack([offset, reverse, pre, pre + _kept(lines, plan.usable)], axis=1)
     for numbers, samples in lines.samples(plan.usable):
         if whiten is not None:
-            samples = whiten @ samples
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+                samples = whiten @ samples
         for kind in np.unique(kinds[numbers], axis=0):
             mine = (kinds[numbers] == kind).all(axis=1)
             start, backwards, first, last = kind

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from hggdp_plugin.io.errors import InputError
+from hggdp_plugin.io.mrd_rows import stored_rows
 
 with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
     from ismrmrd.hdf5 import acquisition_header_dtype
@@ -119,12 +120,18 @@ def open_lines(path: str | os.PathLike[str], group: str | None) -> Iterator[tupl
         table = _guard(where, lambda: _check_table(file, name, where))
 
         def fetch(field: str, start: int, stop: int) -> np.ndarray:
-            # Whole rows: HDF5 reads them anyway, and h5py loses the memory of variable-length fields not asked for.
+            # Whole rows: h5py loses the memory of variable-length fields that are not asked for.
             place = f"{where}/data lines {start} to {stop - 1}"
             return _guard(place, lambda: table[start:stop])[field].reshape(-1)
 
-        blocks = (fetch("head", i, min(i + BLOCK_LINES, len(table))) for i in range(0, len(table), BLOCK_LINES))
-        heads = np.concatenate([_cast(block, acquisition_header_dtype, where) for block in blocks])
+        rows = _guard(f"{where}/data", lambda: stored_rows(table))
+        if rows is None:
+            blocks = [fetch("head", i, min(i + BLOCK_LINES, len(table))) for i in range(0, len(table), BLOCK_LINES)]
+            source = np.concatenate(blocks)
+        else:
+            _check_lengths(rows, table, where)
+            source = rows["head"]
+        heads = _guard(f"{where}/data", lambda: _cast(source, acquisition_header_dtype, where))
         yield xml, Lines(heads, fetch, where)
 
 
@@ -240,6 +247,20 @@ def _check_table(file: h5py.File, name: str, where: str) -> h5py.Dataset:
             place, f"it declares {table.size} acquisitions in a file of {_file_size(table)} bytes", _CONVERT
         )
     return table
+
+
+def _check_lengths(rows: np.ndarray, table: h5py.Dataset, where: str) -> None:
+    """Refuses rows whose payload is longer than the file: HDF5 would allocate it first and find out then."""
+    size = _file_size(table)
+    for field in ("data", "traj"):
+        numbers = rows[field]["length"].astype(np.int64)
+        if numbers.sum() * h5py.check_vlen_dtype(table.dtype[field]).itemsize > size:
+            line = int(np.argmax(numbers))
+            raise InputError(
+                f"{where}/data line {line}",
+                f"it declares {numbers[line]} numbers of {field}, too many for a file of {size} bytes",
+                _CONVERT,
+            )
 
 
 def _cast(source: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:

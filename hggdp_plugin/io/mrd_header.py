@@ -85,8 +85,10 @@ def parse_header(xml: bytes, where: str) -> Header:
     if not encodings:
         raise InputError(where, "the header has no <encoding>", "convert the raw data again")
     bandwidth = _number(root, "acquisitionSystemInformation/relativeReceiverNoiseBandwidth", where)
-    text = xml.decode("utf-8", errors="replace")
-    return Header(text, encodings, bandwidth if bandwidth and bandwidth > 0 else None, tuple(notes))
+    if bandwidth is not None and not 0.1 < bandwidth < 10:
+        notes.append(f"The receiver's noise bandwidth of {bandwidth:g} in the header is not plausible.")
+        bandwidth = None
+    return Header(xml.decode("utf-8", errors="replace"), encodings, bandwidth, tuple(notes))
 
 
 def _encoding(node: ET.Element, where: str, notes: list[str]) -> Encoding:

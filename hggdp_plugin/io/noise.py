@@ -100,7 +100,7 @@ def noise_scale(lines: Lines, selection: Selection, bandwidth: float | None, log
         log.append("The image lines' dwell times differ: their median scales the noise.")
     if bandwidth is None:
         bandwidth = DEFAULT_BANDWIDTH
-        log.append(f"The header does not say the receiver's noise bandwidth: {bandwidth} is taken.")
+        log.append(f"The header gives no receiver noise bandwidth: {bandwidth} is taken.")
     scale = float(np.sqrt(bandwidth * image / noise))
     log.append(f"Noise scale {scale:.3f} (dwell time {image:g} us, noise scan {noise:g} us, bandwidth {bandwidth:g}).")
     return scale
