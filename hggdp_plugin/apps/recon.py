@@ -1,0 +1,164 @@
+"""``hggdp recon``: reconstructs ISMRMRD raw data with a score prior."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import sigpy as sp
+
+from hggdp_plugin import io
+from hggdp_plugin.apps._cli import run
+
+_DESCRIPTION = """
+Reconstructs an ISMRMRD raw data file: noise prewhitening, coil sensitivity maps by ESPIRiT, annealed Langevin dynamics
+on a learned prior with data consistency at every step.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``hggdp recon``."""
+    parser = argparse.ArgumentParser(prog="hggdp recon", description=_DESCRIPTION)
+    parser.add_argument("raw", type=Path, help="ISMRMRD file (.h5)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="image to write: .h5 (ISMRMRD), .nii.gz, .npy, .cfl or .png (default: RAW_hggdp.h5)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--complex", action="store_true", help="write the complex image, not its magnitude")
+    parser.add_argument("--group", help="group of the raw data in the file, where there are several")
+    parser.add_argument(
+        "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy or .cfl"
+    )
+    parser.add_argument("--calib-width", type=_positive, metavar="N", help="width of the calibration region")
+    method = parser.add_argument_group("method")
+    method.add_argument("--prior", help="name of a bundled prior, or a .safetensors file (default: brain-t2)")
+    method.add_argument(
+        "--schedule", choices=("fast", "hggdp"), default="fast", help="one step a level, or the published 10 x 80"
+    )
+    method.add_argument("-N", "--levels", type=_positive, help="noise levels")
+    method.add_argument("-K", "--steps", type=_positive, help="steps per level (hggdp only)")
+    method.add_argument("-S", "--samples", type=_positive, default=1, help="reconstructions to average (default 1)")
+    method.add_argument("-s", "--seed", type=int, default=0, help="of the noise (default 0)")
+    method.add_argument(
+        "-r",
+        "--lamda",
+        type=_variance,
+        help="noise variance of a k-space sample; 0: exact data consistency (default: measured)",
+    )
+    method.add_argument(
+        "--max-cg-iter", type=_positive, default=5, metavar="N", help="conjugate gradients a step (default 5)"
+    )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "-g", "--gpu", type=int, nargs="?", const=0, metavar="ID", help="use a GPU (default: the first)"
+    )
+    machine.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="slices at a time (default 8)")
+    machine.add_argument("--float32", action="store_true", help="run the network in full precision, not bfloat16")
+    machine.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return value
+
+
+def _variance(text: str) -> float:
+    if not 0 <= (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: give a variance, 0 or more")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``hggdp recon``; returns the exit code."""
+    return run("recon", _recon, argv)
+
+
+def _recon(argv: Sequence[str] | None) -> None:
+    args = build_parser().parse_args(argv)
+    output = args.output or args.raw.with_name(f"{args.raw.stem}_hggdp.h5")
+    io.check_output(output, inputs=[args.raw], overwrite=args.overwrite)
+    device = _device(args.gpu)
+    start = time.monotonic()
+    raw = io.read_raw(args.raw, args.group)
+    _say(args, raw.summary())
+
+    # Imported once the input is known to be sound: torch takes seconds to load.
+    from hggdp_plugin.apps.measurement import estimate_maps, reconstruct
+    from hggdp_plugin.prior import load_prior
+
+    try:
+        prior = load_prior(*([args.prior] if args.prior else []), autocast=not args.float32)
+        schedule = _schedule(args)
+    except ValueError as error:
+        raise io.InputError(args.raw.name, str(error), "see hggdp recon --help") from error
+    mps = (
+        _given_maps(args.mps, raw)
+        if args.mps
+        else estimate_maps(raw, args.calib_width, device, log=lambda line: _say(args, line))
+    )
+    image = reconstruct(
+        raw,
+        mps,
+        args.lamda,
+        args.samples,
+        args.seed,
+        args.batch_size,
+        prior=prior,
+        schedule=schedule,
+        device=device,
+        max_cg_iter=args.max_cg_iter,
+        show_pbar=not args.quiet,
+    )
+    history = f"hggdp_plugin {args.schedule}, {len(schedule)} evaluations, seed {args.seed}"
+    io.write_image(output, image, raw=raw, complex_=args.complex, overwrite=args.overwrite, history=history)
+    _say(args, f"Wrote {output} in {time.monotonic() - start:.1f} s.")
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, flush=True)
+
+
+def _device(gpu: int | None) -> sp.Device:
+    if gpu is None:
+        return sp.cpu_device
+    if find_spec("cupy") is None:
+        raise io.InputError("--gpu", "a GPU needs the package cupy", "pip install 'hggdp_plugin[gpu]'")
+    import torch
+
+    if not torch.cuda.is_available() or gpu >= torch.cuda.device_count():
+        raise io.InputError(f"--gpu {gpu}", "torch sees no such GPU", "run without --gpu, or check the driver")
+    return sp.Device(gpu)
+
+
+def _schedule(args: argparse.Namespace) -> Any:
+    from hggdp_plugin.schedule import NoiseSchedule
+
+    options = {name: value for name in ("levels", "steps") if (value := getattr(args, name)) is not None}
+    if args.schedule == "hggdp":
+        return NoiseSchedule.hggdp(**options)
+    if "steps" in options:
+        raise ValueError("--steps goes with --schedule hggdp; the fast schedule makes one step a level")
+    return NoiseSchedule.fast(**options)
+
+
+def _given_maps(path: Path, raw: io.RawData) -> Any:
+    mps = io.read_array(path)
+    coils, slices = raw.ksp.shape[5], raw.ksp.shape[4]
+    mps = mps.reshape(mps.shape[mps.ndim - 4 :]) if mps.ndim > 4 else mps
+    if mps.shape not in ((coils, *raw.grid), (1, coils, *raw.grid), (slices, coils, *raw.grid)):
+        expected = f"(coils, y, x) = {(coils, *raw.grid)}, or with {slices} slices before"
+        raise io.InputError(path, f"maps of shape {mps.shape}, expected {expected}", "make them for this measurement")
+    return mps
+
+
+if __name__ == "__main__":
+    sys.exit(main())
