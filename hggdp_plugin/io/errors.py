@@ -13,4 +13,5 @@ class InputError(ValueError):
     """
 
     def __init__(self, where: object, problem: str, remedy: str) -> None:
-        super().__init__(" ".join(f"{where}: {problem}; {remedy}".split()))
+        line = " ".join(f"{where}: {problem}; {remedy}".split())
+        super().__init__(line.encode("utf-8", "backslashreplace").decode())  # file names need not be decodable

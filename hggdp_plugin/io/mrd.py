@@ -83,12 +83,6 @@ def _whitening(
     cov = measure_noise(lines, selection, log)
     if cov is None:
         return None, None
-    if not np.isfinite(cov).all():
-        raise InputError(
-            f"{lines.where}/data",
-            "the noise scan holds samples that are not finite (NaN or infinite)",
-            "convert the raw data again, or remove the noise lines",
-        )
     whiten = whitening_matrix(cov)
     if whiten is None:
         log.append("The noise covariance is singular: the data are not whitened.")

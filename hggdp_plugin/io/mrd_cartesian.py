@@ -8,7 +8,7 @@ import numpy as np
 
 from hggdp_plugin.io.calibration import centred_region
 from hggdp_plugin.io.errors import InputError
-from hggdp_plugin.io.mrd_file import MAX_SAMPLE, Lines
+from hggdp_plugin.io.mrd_file import Lines, check_finite
 from hggdp_plugin.io.mrd_grid import Grid, allocate
 from hggdp_plugin.io.mrd_readout import Readout, offsets, trimmed
 from hggdp_plugin.io.mrd_select import REVERSE, Frames, Selection, central_heads, flagged
@@ -182,28 +182,6 @@ def _kept(lines: Lines, wanted: np.ndarray) -> np.ndarray:
     kept = np.zeros(len(wanted), np.int64)
     kept[wanted] = trimmed(lines.heads[wanted], lines.where, np.flatnonzero(wanted))
     return kept
-
-
-def check_finite(samples: np.ndarray, numbers: np.ndarray, where: str) -> None:
-    """Refuses samples that are NaN, infinite or so large that their squares overflow.
-
-    Args:
-        samples (array): complex (lines, ...), contiguous.
-        numbers (array): line numbers, shape (lines,).
-        where (str): file and group, for messages.
-
-    Raises:
-        InputError: naming the first line concerned.
-    """
-    parts = samples.reshape(len(numbers), -1).view(samples.real.dtype)
-    if parts.min() > -MAX_SAMPLE and parts.max() < MAX_SAMPLE:  # false for NaN
-        return
-    line = numbers[np.argmin((np.abs(parts) < MAX_SAMPLE).all(axis=1))]
-    raise InputError(
-        f"{where}/data line {line}",
-        "it holds samples that are not finite (NaN or infinite)",
-        "convert the raw data again, or remove the line",
-    )
 
 
 def sampled_centre(calib: np.ndarray, is_3d: bool) -> tuple[int, int]:

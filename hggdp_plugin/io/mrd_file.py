@@ -16,7 +16,7 @@ from hggdp_plugin.io.mrd_rows import stored_rows
 with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
     from ismrmrd.hdf5 import acquisition_header_dtype
 
-__all__ = ["Lines", "acquisition_header_dtype", "open_lines"]
+__all__ = ["Lines", "acquisition_header_dtype", "check_finite", "open_lines"]
 
 #: Samples processed at once: few enough to stay in the processor's cache.
 BLOCK_BYTES = 1 << 22
@@ -98,6 +98,28 @@ class Lines:
                 yield numbers, flat.astype(np.float32, copy=False)
 
 
+def check_finite(samples: np.ndarray, numbers: np.ndarray, where: str) -> None:
+    """Refuses samples that are NaN, infinite or so large that their squares overflow.
+
+    Args:
+        samples (array): complex (lines, ...), contiguous.
+        numbers (array): line numbers, shape (lines,).
+        where (str): file and group, for messages.
+
+    Raises:
+        InputError: naming the first line concerned.
+    """
+    parts = samples.reshape(len(numbers), -1).view(samples.real.dtype)
+    if parts.min() > -MAX_SAMPLE and parts.max() < MAX_SAMPLE:  # false for NaN
+        return
+    line = numbers[np.argmin((np.abs(parts) < MAX_SAMPLE).all(axis=1))]
+    raise InputError(
+        f"{where}/data line {line}",
+        "it holds samples that are not finite (NaN or infinite)",
+        "convert the raw data again, or remove the line",
+    )
+
+
 @contextmanager
 def open_lines(path: str | os.PathLike[str], group: str | None) -> Iterator[tuple[bytes, Lines]]:
     """Opens an ISMRMRD file for reading; it is neither created nor changed.
@@ -167,7 +189,7 @@ def _has_signature(path: str) -> bool:
 
 
 def _find_group(file: h5py.File, where: str) -> str:
-    names = _guard(where, lambda: list(file))
+    names = _guard(where, lambda: [name for name in file if isinstance(name, str)])  # bytes: not decodable, damaged
     if "dataset" in names:
         return "dataset"
     found = [name for name in names if _is_measurement(file, name)]

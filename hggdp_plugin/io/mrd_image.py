@@ -94,11 +94,15 @@ def write_mrd_images(
     data = np.ascontiguousarray(data).view(_COMPLEX) if np.iscomplexobj(data) else data
     meta = [image_meta(head, window, history) for head in heads]
     heads["attribute_string_len"] = [len(text) for text in meta]
-    with h5py.File(path, "w") as file:
+    # In memory first: on a full disk HDF5 loses data without an error that reaches Python.
+    with h5py.File(path, "w", driver="core", backing_store=False) as file:
         group = file.create_group("dataset/image_0")
         group["data"] = data
         group["header"] = heads
         group.create_dataset("attributes", data=meta, dtype=h5py.string_dtype())
+        file.flush()
+        content = file.id.get_file_image()
+    path.write_bytes(content)
 
 
 def read_mrd_images(path: str | os.PathLike[str]) -> np.ndarray:

@@ -3,8 +3,7 @@
 import numpy as np
 
 from hggdp_plugin.io.errors import InputError
-from hggdp_plugin.io.mrd_cartesian import check_finite
-from hggdp_plugin.io.mrd_file import Lines
+from hggdp_plugin.io.mrd_file import Lines, check_finite
 from hggdp_plugin.io.mrd_grid import allocate
 from hggdp_plugin.io.mrd_header import Encoding
 from hggdp_plugin.io.mrd_readout import trimmed

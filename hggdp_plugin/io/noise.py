@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hggdp_plugin.io.mrd_file import Lines
+from hggdp_plugin.io.mrd_file import Lines, check_finite
 from hggdp_plugin.io.mrd_select import Selection
 
 #: Effective over nominal bandwidth of a Siemens receiver, assumed where the header does not say.
@@ -34,7 +34,7 @@ def whitening_matrix(cov: np.ndarray) -> np.ndarray | None:
         is singular.
     """
     scale = np.sqrt(np.abs(np.diag(cov)))
-    if not (np.isfinite(scale).all() and (scale > 0).all()):
+    if not (scale > 1e-20).all():  # a coil without noise; its inverse would overflow single precision
         return None
     correlation = cov / np.outer(scale, scale)  # condition number without the coils' gains
     try:
@@ -56,6 +56,9 @@ def measure_noise(lines: Lines, selection: Selection, log: list[str]) -> np.ndar
 
     Returns:
         array or None: noise covariance between coils as measured, complex128 (coils, coils).
+
+    Raises:
+        InputError: a noise sample is not finite.
     """
     coils = int(lines.heads["active_channels"][selection.image][0])
     usable = selection.noise & (lines.heads["active_channels"] == coils) & (lines.heads["number_of_samples"] > 0)
@@ -65,10 +68,10 @@ def measure_noise(lines: Lines, selection: Selection, log: list[str]) -> np.ndar
         log.append("There is no noise scan: the data are not whitened.")
         return None
     total, weight = np.zeros((coils, coils), np.complex128), 0
-    for __, samples in lines.samples(usable):
+    for numbers, samples in lines.samples(usable):
+        check_finite(samples, numbers, lines.where)
         degrees = samples.shape[0] * samples.shape[2] - 1
-        with np.errstate(over="ignore", invalid="ignore"):
-            total += degrees * covariance(samples)
+        total += degrees * covariance(samples)
         weight += degrees
     if weight < coils:
         log.append(f"The noise scan has too few samples for {coils} channels: the data are not whitened.")

@@ -162,7 +162,7 @@ CASES = {
     "NaN": (poisoned(np.nan), "not finite"),
     "infinity": (poisoned(np.inf), "not finite"),
     "overflow": (poisoned(1e30), "not finite"),
-    "NaN in the noise": (with_line(KSP[:, 0] * np.nan, flags=[19]), "noise scan"),
+    "NaN in the noise": (with_line(KSP[:, 0] * np.nan, flags=[19]), "line 24: it holds samples that are not finite"),
     "channels change": (with_line(KSP[:2, 0]), "2 channels, line 0 has 3"),
     "readout lengths change": (with_line(KSP[:, 0, 1:]), "15 samples, line 0 has 16"),
     "encoding step outside": (with_line(idx={"kspace_encode_step_1": 24}), "outside the matrix"),
