@@ -1,0 +1,154 @@
+"""hggdp recon: files in, images out, and what it says to input it cannot use."""
+
+import h5py
+import numpy as np
+import pytest
+
+from hggdp_plugin import io
+from hggdp_plugin.apps.__main__ import main as hggdp
+from hggdp_plugin.apps.recon import main
+from hggdp_plugin.checkpoint import save_model
+from hggdp_plugin.metrics import score_slices
+from hggdp_plugin.models.unet import UNet
+from hggdp_plugin.simulation import head_phantom
+
+FAST = ["-N", "4", "--float32", "-q"]
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    """An untrained network: it gives back c_skip x, enough to see the data go through."""
+    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    save_model(path, UNet(widths=(8, 8), blocks=1), {})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("image") / "phantom.npy"
+    np.save(path, head_phantom((64, 60), num_slices=2))
+    return path
+
+
+@pytest.fixture(scope="module")
+def raw(image):
+    path = image.with_name("raw.h5")
+    options = "--mask random -R 2 --calib 16 --coils 4 --snr 50 --noise-scan --oversampling 2"
+    assert hggdp(["simulate", str(image), "-o", str(path), *options.split()]) == 0
+    return path
+
+
+def test_default_output_is_an_mrd_image_that_resembles_the_reference(raw, prior):
+    assert main([str(raw), "--prior", prior, *FAST, "--overwrite"]) == 0
+    image = io.read_images(raw.with_name("raw_hggdp.h5")).squeeze()
+    with h5py.File(raw) as file:
+        reference = file["reference/image"][()]
+    assert image.shape == reference.shape
+    assert min(s.psnr for s in score_slices(image, reference)) > 25
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".nii.gz", ".npy", ".cfl", ".png"])
+def test_formats(raw, prior, tmp_path, suffix):
+    if suffix == ".nii.gz":
+        pytest.importorskip("nibabel")
+    output = tmp_path / f"out{suffix}"
+    assert main([str(raw), "-o", str(output), "--prior", prior, *FAST]) == 0
+    assert output.stat().st_size > 0
+
+
+def test_same_seed_same_image_and_log_lines(raw, prior, tmp_path, capsys):
+    outputs = [tmp_path / f"{i}.npy" for i in range(3)]
+    for output, seed in zip(outputs, "112", strict=True):
+        assert main([str(raw), "-o", str(output), "--prior", prior, "-N", "4", "-s", seed, "--complex"]) == 0
+    said = capsys.readouterr().out
+    assert "4 coils" in said
+    assert "ESPIRiT from the central 16 x 16" in said
+    assert "Wrote" in said
+    a, b, c = (np.load(output) for output in outputs)
+    assert a.dtype == np.complex64
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_radial(image, prior, tmp_path):
+    raw, output = tmp_path / "radial.h5", tmp_path / "radial.npy"
+    assert hggdp(["simulate", str(image), "-o", str(raw), "--mask", "radial", "--spokes", "80", "--coils", "4"]) == 0
+    assert main([str(raw), "-o", str(output), "--prior", prior, *FAST]) == 0
+    with h5py.File(raw) as file:
+        reference = file["reference/image"][()]
+    assert min(s.psnr for s in score_slices(np.load(output).squeeze(), reference)) > 22
+
+
+def test_given_maps(raw, prior, tmp_path, capsys):
+    maps = tmp_path / "maps.npy"
+    np.save(maps, np.full((4, 64, 60), 0.5, np.complex64))
+    assert main([str(raw), "-o", str(tmp_path / "out.npy"), "--mps", str(maps), "--prior", prior, *FAST]) == 0
+    np.save(maps, np.ones((3, 64, 60), np.complex64))
+    assert main([str(raw), "-o", str(tmp_path / "no.npy"), "--mps", str(maps), "--prior", prior, *FAST]) == 2
+    assert "(4, 64, 60)" in capsys.readouterr().err
+
+
+def _missing(path):
+    pass
+
+
+def _text(path):
+    path.write_text("not HDF5")
+
+
+def _no_dataset(path):
+    with h5py.File(path, "w") as file:
+        file["image"] = np.zeros(3)
+
+
+def _samples(value, only_noise=False):
+    def damage(path, raw):
+        path.write_bytes(raw.read_bytes())
+        with h5py.File(path, "r+") as file:
+            lines = file["dataset/data"][()]
+            for i in range(len(lines)):
+                lines["data"][i] = lines["data"][i] * 0 + value
+            if only_noise:
+                lines["head"]["flags"] = 1 << 18
+            file["dataset/data"][...] = lines
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (_missing, "no such file"),
+        (_text, "HDF5"),
+        (_no_dataset, "no group holds"),
+        (_samples(np.nan), "NaN"),
+        (_samples(1, only_noise=True), "noise"),
+        (_samples(0), "zero"),
+    ],
+    ids=["missing", "text", "no dataset", "NaN", "only noise", "zeros"],
+)
+def test_bad_input_is_one_line_and_no_output(make, says, raw, prior, tmp_path, capsys):
+    path, output = tmp_path / "bad.h5", tmp_path / "out.h5"
+    make(path) if make.__code__.co_argcount == 1 else make(path, raw)
+    assert main([str(path), "-o", str(output), "--prior", prior, *FAST]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("hggdp recon: ")
+    assert says.lower() in error.lower()
+    assert not output.exists()
+    assert path.exists() == (make is not _missing)
+
+
+@pytest.mark.parametrize("options", [["--prior", "nonsense"], ["-K", "3"], ["-o", "out.jpg"], ["--group", "other"]])
+def test_bad_options_are_one_line(options, raw, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(raw), "-o", "out.npy", *options, "-q"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_dispatcher_names_its_commands(capsys):
+    assert hggdp([]) == 0
+    assert "recon" in capsys.readouterr().out
+    assert hggdp(["recno"]) == 2
+    assert "recon" in capsys.readouterr().err
