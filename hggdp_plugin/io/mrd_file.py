@@ -261,6 +261,8 @@ def _check_table(file: h5py.File, name: str, where: str) -> h5py.Dataset:
         base = h5py.check_vlen_dtype(table.dtype[field])
         if base is None or base.kind != "f":
             raise InputError(place, f"{field} is not a list of floating-point numbers per line", _CONVERT)
+    if not _is_sound(table.dtype):
+        raise InputError(place, "the description of its rows is damaged", _CONVERT)
     if table.size == 0:
         raise InputError(place, "it holds no acquisitions", "measure again, or give another file")
     # Every line has a sample of 8 bytes at least: a table that outgrows its file is a lie, and must not be allocated.
@@ -269,6 +271,16 @@ def _check_table(file: h5py.File, name: str, where: str) -> h5py.Dataset:
             place, f"it declares {table.size} acquisitions in a file of {_file_size(table)} bytes", _CONVERT
         )
     return table
+
+
+def _is_sound(dtype: np.dtype) -> bool:
+    """Whether the members of a compound type lie side by side; reading overlapping ones crashes the HDF5 library."""
+    end = 0
+    for member, offset, *__ in sorted((dtype.fields or {}).values(), key=lambda field: field[1]):
+        if offset < end or not _is_sound(member):
+            return False
+        end = offset + member.itemsize
+    return end <= dtype.itemsize
 
 
 def _check_lengths(rows: np.ndarray, table: h5py.Dataset, where: str) -> None:
