@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from hggdp_plugin.io.errors import InputError
-from hggdp_plugin.io.mrd_rows import stored_rows
+from hggdp_plugin.io.mrd_rows import stored_length, stored_rows
 
 with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
     from ismrmrd.hdf5 import acquisition_header_dtype
@@ -244,12 +244,12 @@ def _read_xml(file: h5py.File, name: str, where: str) -> bytes:
     dataset = _member(file, name, "xml", where)
     if dataset.size != 1:
         raise InputError(f"{where}/xml", f"it holds {dataset.size} documents, not one", _CONVERT)
-    if dataset.dtype.itemsize > _file_size(dataset):
+    if h5py.check_string_dtype(dataset.dtype) is None:  # other types of variable length crash the library when damaged
+        raise InputError(f"{where}/xml", "it is not text", _CONVERT)
+    if max(dataset.dtype.itemsize, stored_length(dataset) or 0) > _file_size(dataset):
         raise InputError(f"{where}/xml", "it declares more text than the file holds", _CONVERT)
     value = dataset[()] if dataset.shape == () else dataset[(0,) * dataset.ndim]
-    if not isinstance(value, bytes | str):
-        raise InputError(f"{where}/xml", "it is not text", _CONVERT)
-    return value.encode() if isinstance(value, str) else value
+    return value.encode() if isinstance(value, str) else bytes(value)
 
 
 def _check_table(file: h5py.File, name: str, where: str) -> h5py.Dataset:

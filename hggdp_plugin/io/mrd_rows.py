@@ -28,10 +28,7 @@ def stored_rows(table: h5py.Dataset) -> np.ndarray | None:
     lists = [name for name, (dtype, __) in fields.items() if h5py.check_vlen_dtype(dtype) is not None]
     kind = table.id.get_type()
     sizes = {kind.get_member_name(i).decode(): kind.get_member_type(i).get_size() for i in range(kind.get_nmembers())}
-    plan = table.id.get_create_plist()
-    simple = plan.get_layout() == h5py.h5d.CHUNKED or table.id.get_offset() is not None
-    simple &= plan.get_nfilters() == 0 and plan.get_external_count() == 0 and table.file.userblock_size == 0
-    if not simple or any(sizes[name] != _REFERENCE.itemsize for name in lists):
+    if not _is_plain(table) or any(sizes[name] != _REFERENCE.itemsize for name in lists):
         return None
     row = np.dtype(
         {
@@ -43,7 +40,7 @@ def stored_rows(table: h5py.Dataset) -> np.ndarray | None:
     )
     rows = np.zeros(table.size, row)
     content = np.memmap(table.file.filename, np.uint8, mode="r")
-    for first, place in _pieces(table, plan):
+    for first, place in _pieces(table):
         count = min(math.prod(table.chunks or table.shape), len(rows) - first)
         piece = content[place : place + count * row.itemsize]
         if len(piece) == count * row.itemsize:  # else HDF5 will say what it thinks of an address beyond the file
@@ -51,10 +48,36 @@ def stored_rows(table: h5py.Dataset) -> np.ndarray | None:
     return rows
 
 
-def _pieces(table: h5py.Dataset, plan: h5py.h5p.PropDCID) -> list[tuple[int, int]]:
+def stored_length(text: h5py.Dataset) -> int | None:
+    """Looks up the length of a text of variable length, without reading it.
+
+    Args:
+        text (Dataset): with a single element.
+
+    Returns:
+        int or None: its bytes; None if it is stored in another way.
+    """
+    kind = h5py.check_string_dtype(text.dtype)
+    if kind is None or kind.length is not None or not _is_plain(text):
+        return None
+    content = np.memmap(text.file.filename, np.uint8, mode="r")
+    references = [content[place : place + _REFERENCE.itemsize] for __, place in _pieces(text)]
+    return max(
+        (int(r.view(_REFERENCE)["length"][0]) for r in references if len(r) == _REFERENCE.itemsize), default=None
+    )
+
+
+def _is_plain(dataset: h5py.Dataset) -> bool:
+    """Whether a data set's bytes lie in its own file, unfiltered."""
+    plan = dataset.id.get_create_plist()
+    placed = plan.get_layout() == h5py.h5d.CHUNKED or dataset.id.get_offset() is not None
+    return placed and not (plan.get_nfilters() or plan.get_external_count() or dataset.file.userblock_size)
+
+
+def _pieces(dataset: h5py.Dataset) -> list[tuple[int, int]]:
     """First row and place in the file of each piece of contiguous rows."""
-    if plan.get_layout() != h5py.h5d.CHUNKED:
-        return [(0, table.id.get_offset())]
+    if dataset.chunks is None:
+        return [(0, dataset.id.get_offset())]
     pieces: list[tuple[int, int]] = []
-    table.id.chunk_iter(lambda chunk: pieces.append((chunk.chunk_offset[0], chunk.byte_offset)))
+    dataset.id.chunk_iter(lambda chunk: pieces.append((chunk.chunk_offset[0], chunk.byte_offset)))
     return pieces
