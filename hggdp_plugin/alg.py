@@ -33,6 +33,8 @@ class AnnealedLangevin(sp.alg.Alg):
         x (array): Initial image, complex, updated in place.
         schedule (NoiseSchedule): Noise levels and step rule.
         rng (Generator): NumPy or CuPy random generator, of the kind of ``x``.
+        shared (int): Leading axes of ``x`` that get the same noise, so that an item of a batch becomes what it becomes
+            alone.
 
     Attributes:
         x (array): Current image.
@@ -51,8 +53,10 @@ class AnnealedLangevin(sp.alg.Alg):
         x: Array,
         schedule: NoiseSchedule,
         rng: Any,
+        shared: int = 0,
     ) -> None:
         self.denoise, self.prox, self.x, self.schedule, self.rng = denoise, prox, x, schedule, rng
+        self.shared = shared
         self.device = sp.get_device(x)
         self.denoised: Array | None = None
         self.sigma = schedule.sigma(0)
@@ -75,7 +79,7 @@ class AnnealedLangevin(sp.alg.Alg):
             sp.copyto(self.x, self.prox(s.eps * sigma**2, self.x))
 
     def _noise(self) -> Array:
-        return complex_normal(self.rng, self.x.shape)
+        return complex_normal(self.rng, self.x.shape[self.shared :])
 
 
 class BatchConjugateGradient(sp.alg.Alg):
@@ -108,17 +112,19 @@ class BatchConjugateGradient(sp.alg.Alg):
     def _dot(self, a: Array, b: Array) -> Array:
         return (a.real * b.real + a.imag * b.imag).sum(axis=self.axes, keepdims=True)
 
-    def _update(self) -> None:
+    def _ratio(self, a: Array, b: Array) -> Array:
         xp = self.device.xp
+        return xp.where(b > 0, a / xp.where(b > 0, b, 1), 0)
+
+    def _update(self) -> None:
         with self.device:
             Ap = self.A(self.p)
-            # A system that is solved has p = 0: the floor turns 0 / 0 into a step of 0.
-            tiny = xp.asarray(np.finfo(self.rr.dtype).tiny)
-            alpha = self.rr / xp.maximum(self._dot(self.p, Ap), tiny)
+            # A system that is solved has p = 0 or, by rounding, no curvature along p: it stays where it is.
+            alpha = self._ratio(self.rr, self._dot(self.p, Ap))
             self.x += alpha * self.p
             self.r -= alpha * Ap
             rr = self._dot(self.r, self.r)
-            self.p *= rr / xp.maximum(self.rr, tiny)
+            self.p *= self._ratio(rr, self.rr)
             self.p += self.r
             self.rr = rr
 

@@ -42,7 +42,7 @@ def to_array(tensor: Tensor) -> Any:
     """
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.device.type == "cpu":
-        return np.from_dlpack(tensor)
+        return tensor.numpy()  # as from_dlpack, which with older torch gives a read-only array
     import cupy
 
     return cupy.from_dlpack(tensor)

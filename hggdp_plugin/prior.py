@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hggdp_plugin import interop
+from hggdp_plugin.alg import complex_normal
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, load_model
 
 
@@ -38,7 +39,7 @@ class ScorePrior(sp.prox.Prox):
         lamda (float): Weight of the prior as a proximal operator.
         autocast (bool): Run the network in bfloat16 where the processor has it.
         chunk (int): Slices that go through the network at a time; bounds the memory.
-        seed (int): Seed of the noise that makes views.
+        seed (int): Seed of the noise that makes views, where no generator is given.
 
     References:
         Venkatakrishnan, S. V., Bouman, C. A., & Wohlberg, B. (2013). Plug-and-play priors for model based
@@ -60,32 +61,32 @@ class ScorePrior(sp.prox.Prox):
         self.model = model.eval().to(memory_format=torch.channels_last)
         self.views: int = model.views
         self.description = description or {}
-        self.lamda, self.autocast, self.chunk = lamda, autocast, chunk
-        self._generator = torch.Generator().manual_seed(seed)
+        self.lamda, self.autocast, self.chunk, self.seed = lamda, autocast, chunk, seed
         super().__init__(shape)
 
-    def denoise(self, x: Any, sigma: float) -> Any:
+    def denoise(self, x: Any, sigma: float, rng: Any = None) -> Any:
         """The denoised image D(x, sigma).
 
-        Sigma is limited to what the network was trained for.
+        Outside the levels the network was trained for: above the highest, the image is taken to have the noise of the
+        highest; below the lowest, the score is that of the lowest, so that D(x, sigma) goes to x as sigma goes to 0.
 
         Args:
             x (array): Complex images (..., H, W).
             sigma (float): Noise standard deviation per real channel.
+            rng (None or Generator): NumPy or CuPy random generator, of the kind of ``x``, of the noise that makes
+                views, which all images share. None: the same noise at every call.
 
         Returns:
             array: complex64, of the shape and on the device of ``x``.
         """
         device = sp.get_device(x)
         with interop.current_stream(device):
-            images = self._as_tensor(x)
-            views = images[:, None]
+            views = self._as_tensor(x)[:, None]
             level = sigma * self.views**0.5
             if self.views > 1:
-                shape = (len(images), self.views, *images.shape[1:])
-                noise = torch.randn(shape, dtype=torch.complex64, generator=self._generator).to(images.device)
-                # A complex standard normal of torch has variance 1/2 per real channel.
-                views = views + 2**0.5 * level * (noise - noise.mean(1, keepdim=True))
+                rng = device.xp.random.default_rng(self.seed) if rng is None else rng
+                noise = interop.to_torch(complex_normal(rng, (self.views, *x.shape[-2:])))
+                views = views + level * (noise - noise.mean(0))
             out = self._run(views, level).mean(1).reshape(x.shape)
             return interop.to_array(out)
 
@@ -109,10 +110,12 @@ class ScorePrior(sp.prox.Prox):
             views = self._as_tensor(x).unflatten(0, (-1, self.views))
             return interop.to_array(self._run(views, sigma).reshape(x.shape))
 
-    def score(self, x: Any, sigma: float) -> Any:
+    def score(self, x: Any, sigma: float, rng: Any = None) -> Any:
         """The score (D(x, sigma) - x) / sigma^2; arguments and result as :meth:`denoise`."""
+        # Below the lowest level the score does not change, but the difference would drown in rounding.
+        sigma = max(sigma, self.model.sigma_min / self.views**0.5)
         with sp.get_device(x):
-            return (self.denoise(x, sigma) - x) / np.float32(sigma**2)
+            return (self.denoise(x, sigma, rng) - x) / np.float32(sigma**2)
 
     def _prox(self, alpha: float, input: Any) -> Any:
         return self.denoise(input, float(self.lamda * alpha) ** 0.5)
@@ -127,7 +130,8 @@ class ScorePrior(sp.prox.Prox):
     def _run(self, views: Tensor, sigma: float) -> Tensor:
         """Network on complex views (B, K, H, W), chunk by chunk."""
         self.model.to(views.device)
-        sigma = min(max(sigma, self.model.sigma_min), self.model.sigma_max)
+        level = min(max(sigma, self.model.sigma_min), self.model.sigma_max)
+        step = min(1.0, sigma / level) ** 2  # D - x is proportional to sigma^2 where the score does not change
         height, width = views.shape[-2:]
         pad = [-size % self.model.stride for size in (height, width)]
         # Reflection keeps edges natural, but needs an image larger than the padding.
@@ -136,10 +140,10 @@ class ScorePrior(sp.prox.Prox):
         for part in views.split(self.chunk):
             x = functional.pad(interop.views_to_channels(part), (0, pad[1], 0, pad[0]), mode=mode)
             x = x.contiguous(memory_format=torch.channels_last)
-            level = torch.full((len(x),), sigma, device=x.device)
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast and has_bfloat16(x.device)):
-                y = self.model(x, level)
-            out.append(interop.channels_to_views(y.float()[..., :height, :width]))
+                y = self.model(x, torch.full((len(x),), level, device=x.device))
+            y = torch.lerp(x, y.float(), step)
+            out.append(interop.channels_to_views(y[..., :height, :width]))
         return torch.cat(out)
 
 
@@ -164,4 +168,4 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 itself."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -29,8 +29,9 @@ def estimate_scale(image: Any) -> Any:
     xp = sp.get_array_module(image)
     magnitude = xp.abs(image)
     size = xp.percentile(magnitude, PERCENTILE, axis=(-2, -1), keepdims=True) * MAXIMUM_OVER_PERCENTILE
+    unit = xp.where(size > 0, size, 1)
     # Divided by the size first: x |x| of raw scanner units can leave the range of float32.
-    total = (image * magnitude / xp.where(size > 0, size, 1) ** 2).sum(axis=(-2, -1), keepdims=True)
+    total = ((image / unit) * (magnitude / unit)).sum(axis=(-2, -1), keepdims=True)
     length = xp.abs(total)
     phase = xp.where(length > 0, total / xp.where(length > 0, length, 1), 1)
     return xp.where(size > 0, size * phase, 1).astype(xp.complex64)

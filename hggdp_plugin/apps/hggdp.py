@@ -36,9 +36,9 @@ class HGGDPRecon(sp.app.App):
         mps (None or array): Sensitivity maps (coils, H, W), or with the leading axes of ``y``. None: one coil of unit
             sensitivity, Cartesian.
         prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``.
-        lamda (None or float): Noise variance :math:`\lambda = E|n|^2` of a sample of ``y``, in its units squared
-            (prewhitened data: 1). 0: exact consistency. None: 0 for one coil on a Cartesian grid, else measured from
-            the periphery of k-space.
+        lamda (None or float): Noise variance :math:`\lambda = E|n|^2` of a sample of ``y`` of weight 1, in its units
+            squared (prewhitened data: 1). 0: exact consistency. None: 0 for one coil of unit sensitivity on a Cartesian
+            grid, else measured from the periphery of k-space.
         weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. None, Cartesian: the
             samples that are not zero.
         coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
@@ -80,6 +80,7 @@ class HGGDPRecon(sp.app.App):
         self.schedule = schedule or NoiseSchedule.fast()
         self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
         check_arguments(y, mps, lamda, weights, coord)
+        check_counts(coil_batch_size=coil_batch_size, max_cg_iter=max_cg_iter)
         with self.device:
             xp = self.device.xp
             y, mps, weights, coord = (_placed(a, self.device) for a in (y, mps, weights, coord))
@@ -95,17 +96,19 @@ class HGGDPRecon(sp.app.App):
             x = self._least_squares(1 if closed_form else LEAST_SQUARES_ITERATIONS)
             self.scale = estimate_scale(x)
             self.y = self.y / self.scale.reshape(*self.scale.shape[:-2], *[1] * (y.ndim - len(batch)))
-            if lamda is None:
-                lamda = 0.0 if closed_form else self._noise(y, coord, comm)
+            if lamda is not None:
+                variance = (lamda**0.5 / abs(self.scale)) ** 2
+            else:
+                variance = 0.0 if closed_form else self._noise(coord, comm)
             # The prior's noise levels are per real channel, which carries half the complex variance.
-            self.lamda = xp.asarray(0.5 * lamda / abs(self.scale) ** 2, xp.float32)
+            self.lamda = xp.asarray(0.5 * variance, xp.float32)
             transform = diagonal = None
             if closed_form:
                 ishape = (*batch, *mps.shape[-2:])
                 transform = sp.linop.FFT(ishape, axes=(-2, -1)) * sp.linop.Multiply(ishape, mps[..., 0, :, :])
                 diagonal = xp.broadcast_to(weights, y.shape)[..., 0, :, :]
             self.consistency = L2DataConsistency(self.A, self.y, self.lamda, transform, diagonal, max_cg_iter)
-            self.support = (mps != 0).any(axis=-3)
+            self.support = _support(mps, comm)
             rng = xp.random.default_rng(seed)
             alg = self._sampler(x / self.scale, rng)
         self._next_summary = 0.0
@@ -118,33 +121,40 @@ class HGGDPRecon(sp.app.App):
             alg.update()
         return alg.x
 
-    def _noise(self, y: Any, coord: Any, comm: Any) -> Any:
-        """Noise variance, the same in every process: the mean over theirs."""
+    def _noise(self, coord: Any, comm: Any) -> Any:
+        """Noise variance of the scaled k-space, the same in every process: the mean over theirs."""
         xp = self.device.xp
         if coord is None:
             coord = xp.stack(
-                xp.meshgrid(*[xp.linspace(-1, 1, n, dtype=xp.float32) for n in y.shape[-2:]], indexing="ij"), -1
+                xp.meshgrid(*[xp.linspace(-1, 1, n, dtype=xp.float32) for n in self.y.shape[-2:]], indexing="ij"), -1
             )
-        variance = estimate_noise(y, (coord**2).sum(-1) ** 0.5)
+        variance = estimate_noise(self.y, (coord**2).sum(-1) ** 0.5)
         if comm is not None:
             comm.allreduce(variance)
             variance /= comm.size
         return variance
 
     def _sampler(self, start: Any, rng: Any) -> AnnealedLangevin:
+        """The sampler; the slices of a batch share its noise, so that none depends on the others."""
         xp = self.device.xp
+        batch, K = start.ndim - 2, self.prior.views
         if not self.schedule.from_data:
             pair = rng.random((2, *start.shape[-2:]), dtype=xp.float32) * 2 - 1
             start = xp.broadcast_to(pair[0] + 1j * pair[1], start.shape).astype(xp.complex64)
-        if not (self.schedule.langevin and self.prior.views > 1):
-            return AnnealedLangevin(self.prior.denoise, self.consistency, start, self.schedule, rng)
-        R = Replicate(start.shape, self.prior.views)
+        if not (self.schedule.langevin and K > 1):
+
+            def denoise(x: Any, sigma: float) -> Any:
+                return self.prior.denoise(x, sigma, rng)
+
+            return AnnealedLangevin(denoise, self.consistency, start, self.schedule, rng, batch)
+        R = Replicate(start.shape, K)
 
         def consistency(alpha: float, views: Any) -> Any:
             mean = views.mean(axis=-3)
-            return views + R(self.consistency(alpha, mean) - mean)
+            # A move of the mean moves K views: it costs K times the squared distance.
+            return views + R(self.consistency(alpha / K, mean) - mean)
 
-        return AnnealedLangevin(self.prior.denoise_views, consistency, R(start), self.schedule, rng)
+        return AnnealedLangevin(self.prior.denoise_views, consistency, R(start), self.schedule, rng, batch)
 
     @property
     def image(self) -> Any:
@@ -180,42 +190,62 @@ def check_arguments(y: Any, mps: Any, lamda: float | None, weights: Any, coord: 
     Raises:
         ValueError: Names the argument, its shape and what would fit.
     """
-    ndim = 2 if coord is None else coord.ndim - 1
-    if coord is not None and (coord.shape[-1] != 2 or mps is None):
-        raise ValueError(
-            f"coord: expected (..., 2) together with mps (coils, H, W); got coord {coord.shape}, mps {mps}"
-        )
-    if y.ndim < ndim + 1 or (coord is not None and y.shape[-ndim:] != coord.shape[:-1]):
-        fit = "(..., coils, H, W)" if coord is None else f"(..., coils, {', '.join(map(str, coord.shape[:-1]))})"
-        raise ValueError(f"y: expected shape {fit}, got {y.shape}")
-    xp = sp.get_array_module(y)
-    with sp.get_device(y):
-        if not xp.iscomplexobj(y) or not xp.isfinite(y).all():
-            raise ValueError(
-                f"y: expected finite complex k-space, got {y.dtype} with NaN or infinite values or no phase"
-            )
-        if not y.any():
-            raise ValueError("y: all samples are zero; there is nothing to reconstruct")
-    batch, coils = y.shape[: -ndim - 1], y.shape[-ndim - 1]
+    if coord is not None and (coord.ndim < 2 or coord.shape[-1] != 2):
+        raise ValueError(f"coord: expected shape (..., 2), got {coord.shape}")
+    if coord is not None and mps is None:
+        raise ValueError("mps: coord needs sensitivity maps (coils, H, W); for one coil, ones of the image's shape")
+    axes = ("H", "W") if coord is None else coord.shape[:-1]
+    if y.ndim < len(axes) + 1 or (coord is not None and y.shape[-len(axes) :] != axes):
+        raise ValueError(f"y: expected shape (..., coils, {', '.join(map(str, axes))}), got {y.shape}")
+    if not np.iscomplexobj(y):
+        raise ValueError(f"y: expected complex k-space, got {y.dtype}")
+    for name, array in {"y": y, "mps": mps, "weights": weights, "coord": coord}.items():
+        if array is not None and not _all_finite(array):
+            raise ValueError(f"{name}: has NaN or infinite values (shape {array.shape}); set them to zero or leave out")
+    if not bool((y != 0).any()):
+        raise ValueError("y: all samples are zero; there is nothing to reconstruct")
+    batch, coils = y.shape[: -len(axes) - 1], y.shape[-len(axes) - 1]
     if mps is None and coils != 1:
         raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps (coils, H, W)")
     if mps is not None:
         matrix = y.shape[-2:] if coord is None else mps.shape[-2:]
-        fits = mps.ndim == 3 or mps.shape[:-3] == batch
-        if mps.ndim < 3 or not fits or mps.shape[-3:] != (coils, *matrix):
+        if mps.shape[-3:] != (coils, *matrix) or mps.shape[:-3] not in ((), batch):
             raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}")
-        with sp.get_device(mps):
-            if not sp.get_array_module(mps).isfinite(mps).all():
-                raise ValueError("mps: has NaN or infinite values; set them to zero where the maps are undefined")
-    if weights is not None:
-        try:
-            fits = np.broadcast_shapes(weights.shape, y.shape) == tuple(y.shape)
-        except ValueError:
-            fits = False
-        if not fits or float(weights.min()) < 0:
-            raise ValueError(f"weights: expected values >= 0 that broadcast to y {y.shape}, got shape {weights.shape}")
+    if weights is not None and (not _broadcasts(weights, y) or np.iscomplexobj(weights) or float(weights.min()) < 0):
+        raise ValueError(f"weights: expected values >= 0 that broadcast to y {y.shape}, got shape {weights.shape}")
     if lamda is not None and not 0 <= lamda < float("inf"):
         raise ValueError(f"lamda: expected a noise variance >= 0, got {lamda}")
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuse counts below 1, by name; None is no count.
+
+    Raises:
+        ValueError: Names the count.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}")
+
+
+def _all_finite(array: Any) -> bool:
+    with sp.get_device(array):
+        return bool(sp.get_array_module(array).isfinite(array).all())
+
+
+def _broadcasts(array: Any, target: Any) -> bool:
+    try:
+        return np.broadcast_shapes(array.shape, target.shape) == tuple(target.shape)
+    except ValueError:
+        return False
+
+
+def _support(mps: Any, comm: Any) -> Any:
+    """Where any coil, of any process, sees something; (..., H, W)."""
+    seen = (mps != 0).any(axis=-3).astype(np.float32)
+    if comm is not None:
+        comm.allreduce(seen)
+    return seen > 0
 
 
 def _placed(array: Any, device: sp.Device) -> Any:
