@@ -1,5 +1,6 @@
 """What all command lines share: how a failure reaches the user."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -34,3 +35,10 @@ def run(name: str, func: Callable[[Sequence[str] | None], int | None], argv: Seq
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def positive(text: str) -> int:
+    """A count on the command line, for ``type=`` of an argument."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return value

@@ -49,7 +49,9 @@ def _slices(file: Path) -> list[np.ndarray]:
     slices = array.reshape(-1, *array.shape[-2:])
     peaks = np.abs(slices).max(axis=(1, 2))
     return [
-        np.stack([s.real, s.imag]).astype(np.float32) / peak for s, peak in zip(slices, peaks, strict=True) if peak > 0
+        (np.stack([s.real, s.imag]) / peak).astype(np.float32)
+        for s, peak in zip(slices, peaks, strict=True)
+        if peak > 0
     ]
 
 
@@ -64,7 +66,7 @@ def _read(file: Path) -> np.ndarray:
             if np.issubdtype(data.dtype, np.integer):
                 real = data.astype(np.float32) * np.float32(h5["image"].attrs["step"])
                 data = real[:, 0] + 1j * real[:, 1]
-    except (OSError, KeyError, IndexError) as e:
+    except (OSError, KeyError, IndexError, TypeError) as e:
         raise ValueError(f"{file}: not a training file with a dataset 'image' ({e})") from e
     return data
 
@@ -105,6 +107,10 @@ class BatchSource:
         self.images = [_at_least(image, crop) for image in images]
         self.crop = crop
         self.augmentation = augmentation or Augmentation()
+
+    def __deepcopy__(self, memo: object) -> "BatchSource":
+        """Itself: the averaging of weights copies the whole training module, and must not double the images."""
+        return self
 
     def to(self, device: torch.device) -> "BatchSource":
         """Move the images to a device, in place."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def draw_sigma(model: Any, n: int, generator: torch.Generator) -> Tensor:
@@ -22,7 +22,7 @@ def draw_sigma(model: Any, n: int, generator: torch.Generator) -> Tensor:
     return model.sigma_min * (model.sigma_max / model.sigma_min) ** u
 
 
-def denoising_loss(model: nn.Module, x: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
+def denoising_loss(model: Any, x: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
     r"""Denoising score matching over K independently noisy views of each image.
 
     .. math:: w(\sigma) \, \| D(X + \sigma N, \sigma) - X \|^2, \quad D(X, \sigma) = X + \sigma^2 s(X, \sigma)

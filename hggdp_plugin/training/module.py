@@ -43,18 +43,21 @@ class ScoreTraining(lightning.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model, self.source, self.validation = model, source, validation
+        self.model: Any = model
+        self.source, self.validation = source, validation
         self.batch_size, self.steps, self.learning_rate, self.warmup = batch_size, steps, learning_rate, warmup
         self.seed = seed
         self.validation_psnr: dict[float, float] = {}
 
     def train_dataloader(self) -> Any:
         """Step numbers: the images are in memory already and each step draws its own batch."""
-        return torch.utils.data.DataLoader(range(self.steps), batch_size=None)
+        numbers: Any = range(self.steps)
+        return torch.utils.data.DataLoader(numbers, batch_size=None)
 
     def val_dataloader(self) -> Any:
         """Numbers of the validation images."""
-        return torch.utils.data.DataLoader(range(len(self.validation)), batch_size=None)
+        numbers: Any = range(len(self.validation))
+        return torch.utils.data.DataLoader(numbers, batch_size=None)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and cosine decay to zero over ``steps``."""

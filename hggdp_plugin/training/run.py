@@ -13,12 +13,23 @@ from hggdp_plugin.checkpoint import build_model, load_model, save_model
 from hggdp_plugin.training.data import BatchSource, load_images
 from hggdp_plugin.training.module import ScoreTraining
 
+#: Steps between checkpoints: what a stop can cost at most.
+CHECKPOINT_EVERY = 200
+
+
+class Averaging(EMAWeightAveraging):
+    """Averages the weights, and leaves the average in the network also if a resumed run finds no step left to do."""
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Copy the average into the network; to do so again after ``on_train_end`` changes nothing."""
+        self.on_train_end(trainer, pl_module)
+
 
 def train(args: Any) -> dict[str, Any]:
     """Train as the command line says and write the prior.
 
-    The run's state lives in the folder ``<output>.run``: checkpoints, metrics.csv, TensorBoard events. If it has a
-    checkpoint, the run continues from there.
+    The run's state lives in the folder ``<output>.run``: the latest checkpoint and, one for every start, metrics.csv
+    and TensorBoard events. If it has a checkpoint, the run continues from there.
 
     Args:
         args (Namespace): As :func:`hggdp_plugin.apps.train.build_parser` makes it.
@@ -35,11 +46,12 @@ def train(args: Any) -> dict[str, Any]:
     folder = output.with_name(output.name + ".run")
     lightning.seed_everything(args.seed, verbose=False)
     if args.init:
-        network, _ = load_model(args.init)
-        network.train()
+        network: Any = load_model(args.init)[0].train()
     else:
         network = build_model("unet", views=args.views, widths=args.widths)
-    network = network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)
+    if args.crop % network.stride:
+        raise ValueError(f"--crop {args.crop}: give a multiple of {network.stride}, which the network's levels ask for")
     module = ScoreTraining(
         network,
         BatchSource(load_images(args.data), args.crop),
@@ -55,6 +67,7 @@ def train(args: Any) -> dict[str, Any]:
         # The loaders only count: workers would cost more than they bring, and an epoch has no end to log at.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own, under torch 2.13
         trainer.fit(module, ckpt_path=last if last.exists() else None)
         if module.validation:
             trainer.validate(module, verbose=False)
@@ -84,8 +97,8 @@ def _spread(images: list[torch.Tensor], most: int = 16) -> list[torch.Tensor]:
 
 def _trainer(args: Any, folder: Path) -> lightning.Trainer:
     loggers = [
-        CSVLogger(folder, name="", version="csv"),
-        TensorBoardLogger(folder, name="", version="tensorboard"),
+        CSVLogger(folder, name="csv"),
+        TensorBoardLogger(folder, name="tensorboard"),
     ]
     return lightning.Trainer(
         devices=args.devices if not str(args.devices).isdigit() else int(args.devices),
@@ -98,10 +111,12 @@ def _trainer(args: Any, folder: Path) -> lightning.Trainer:
         num_sanity_val_steps=0,
         gradient_clip_val=1.0,
         logger=loggers,
-        log_every_n_steps=50,
+        log_every_n_steps=min(50, args.steps),
         enable_model_summary=False,
         callbacks=[
-            EMAWeightAveraging(decay=0.999),
-            ModelCheckpoint(folder, filename="step", every_n_train_steps=200, save_last=True, save_top_k=0),
+            Averaging(decay=0.999),
+            ModelCheckpoint(
+                folder, filename="step", every_n_train_steps=CHECKPOINT_EVERY, save_last=True, save_top_k=0
+            ),
         ],
     )
