@@ -33,13 +33,14 @@ def Sense(
     coord, weights = (None if a is None else sp.to_device(a, device) for a in (coord, weights))
     coils = mps.shape[-3]
     size = coil_batch_size or coils
+    kspace_axes = 2 if coord is None else coord.ndim - 1
     parts = []
     for start in range(0, coils, size):
         part = slice(start, start + size)
-        kspace_axes = 2 if coord is None else coord.ndim - 1
         own = weights
         if weights is not None and weights.ndim > kspace_axes and weights.shape[-kspace_axes - 1] == coils:
-            own = weights[(..., part, *[slice(None)] * kspace_axes)]
+            index = (..., part, *[slice(None)] * kspace_axes)
+            own = weights[index]
         parts.append(_sense(mps[..., part, :, :], batch, coord, own))
     A = parts[0] if len(parts) == 1 else sp.linop.Vstack(parts, axis=len(batch))
     if comm is not None:

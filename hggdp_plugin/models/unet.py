@@ -51,6 +51,19 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(functional.silu(h * (1 + scale) + shift))
 
 
+class Level(nn.ModuleList):
+    """Residual blocks in sequence, at one resolution."""
+
+    def __init__(self, width: int, embedding: int, blocks: int) -> None:
+        super().__init__(ResidualBlock(width, embedding) for _ in range(blocks))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map x (B, width, H, W) to the same shape."""
+        for block in self:
+            x = block(x, embedding)
+        return x
+
+
 class UNet(nn.Module):
     r"""U-Net denoiser with the preconditioning of Karras et al.
 
@@ -99,19 +112,15 @@ class UNet(nn.Module):
 
         features = 4 * widths[0]
         self.embedding = NoiseEmbedding(features)
-
-        def level(width: int) -> nn.ModuleList:
-            return nn.ModuleList(ResidualBlock(width, features) for _ in range(blocks))
-
         self.head = nn.Conv2d(4 * 2 * views, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(level(width) for width in widths)
+        self.encoder = nn.ModuleList(Level(width, features, blocks) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.merge = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[:-1])
-        self.decoder = nn.ModuleList(level(width) for width in widths[:-1])
+        self.decoder = nn.ModuleList(Level(width, features, blocks) for width in widths[:-1])
         self.tail = nn.Conv2d(widths[0], 4 * 2, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Denoise K views.
@@ -135,14 +144,12 @@ class UNet(nn.Module):
         embedding = self.embedding(sigma)
         h = self.head(functional.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         skips = []
-        for i, blocks in enumerate(self.encoder):
+        for i, level in enumerate(self.encoder):
             if i:
                 skips.append(h)
                 h = self.down[i - 1](h)
-            for block in blocks:
-                h = block(h, embedding)
-        for up, merge, blocks in zip(reversed(self.up), reversed(self.merge), reversed(self.decoder), strict=True):
+            h = level(h, embedding)
+        for up, merge, level in zip(reversed(self.up), reversed(self.merge), reversed(self.decoder), strict=True):
             h = merge(torch.cat([up(h), skips.pop()], dim=1))
-            for block in blocks:
-                h = block(h, embedding)
+            h = level(h, embedding)
         return functional.pixel_shuffle(self.tail(functional.silu(h)), 2)
