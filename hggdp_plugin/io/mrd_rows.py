@@ -1,7 +1,7 @@
 """The rows of an HDF5 table as they lie in the file, without their variable-length payload.
 
-HDF5 fetches the payload of a row even if only other fields are asked for, and allocates whatever length a damaged row
-gives. Both are avoided by looking at the stored bytes first.
+HDF5 fetches the payload of a row even if only other fields are asked for, allocates whatever length a damaged row
+gives, and loops for ever in some damaged heaps. All this is avoided by looking at the stored bytes first.
 """
 
 import math
@@ -9,6 +9,9 @@ import math
 import h5py
 import numpy as np
 
+#: Global heaps, where fields of variable length lie: the head of a heap, and of each object in it.
+_HEAP = np.dtype([("magic", "S4"), ("version", "u1"), ("reserved", "V3"), ("size", "<u8")])
+_OBJECT = np.dtype([("index", "<u2"), ("count", "<u2"), ("reserved", "V4"), ("size", "<u8")])
 #: What a row holds in place of a variable-length field: its length, and where it lies in the file.
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 
@@ -22,6 +25,9 @@ def stored_rows(table: h5py.Dataset) -> np.ndarray | None:
     Returns:
         array or None: structured, shape (rows,); a variable-length member gives its ``length`` (and its place). None
         if the rows are stored in a way that needs the HDF5 library, such as compressed.
+
+    Raises:
+        ValueError: a heap that the rows refer to is damaged.
     """
     stored = table.dtype
     fields = {name: (dtype, offset) for name, (dtype, offset, *__) in stored.fields.items()}
@@ -45,6 +51,8 @@ def stored_rows(table: h5py.Dataset) -> np.ndarray | None:
         piece = content[place : place + count * row.itemsize]
         if len(piece) == count * row.itemsize:  # else HDF5 will say what it thinks of an address beyond the file
             rows[first : first + count] = piece.view(row)
+    for name in lists:
+        _check_heaps(content, rows[name])
     return rows
 
 
@@ -56,15 +64,46 @@ def stored_length(text: h5py.Dataset) -> int | None:
 
     Returns:
         int or None: its bytes; None if it is stored in another way.
+
+    Raises:
+        ValueError: the heap it lies in is damaged.
     """
     kind = h5py.check_string_dtype(text.dtype)
     if kind is None or kind.length is not None or not _is_plain(text):
         return None
     content = np.memmap(text.file.filename, np.uint8, mode="r")
-    references = [content[place : place + _REFERENCE.itemsize] for __, place in _pieces(text)]
-    return max(
-        (int(r.view(_REFERENCE)["length"][0]) for r in references if len(r) == _REFERENCE.itemsize), default=None
-    )
+    references = _gather(content, np.array([place for __, place in _pieces(text)], np.int64), _REFERENCE)
+    _check_heaps(content, references)
+    return int(references["length"].max(initial=0))
+
+
+def _gather(content: np.ndarray, places: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Copies one structure from each place of the file."""
+    if len(places) and places.max() > len(content) - dtype.itemsize:
+        raise ValueError("an address lies beyond the end of the file")
+    return content[places[:, None] + np.arange(dtype.itemsize)].view(dtype)[:, 0]
+
+
+def _check_heaps(content: np.ndarray, references: np.ndarray) -> None:
+    """Walks through the objects of the heaps referred to; each must begin inside its heap, after the one before."""
+    address = np.unique(references["address"][references["length"] > 0])
+    if len(address) and address[-1] > len(content):
+        raise ValueError("a heap lies beyond the end of the file")
+    place = address.astype(np.int64)
+    heap = _gather(content, place, _HEAP)
+    if (heap["magic"] != b"GCOL").any() or (heap["size"] > np.uint64(len(content))).any():
+        raise ValueError("a heap is damaged")
+    end, place = place + heap["size"].astype(np.int64), place + _HEAP.itemsize
+    while (inside := place + _OBJECT.itemsize <= end).any():
+        end, place = end[inside], place[inside]
+        item = _gather(content, place, _OBJECT)
+        if (item["size"] > np.uint64(len(content))).any():
+            raise ValueError("an object in a heap is too large")
+        size = item["size"].astype(np.int64)
+        size = np.where(item["index"] == 0, size, _OBJECT.itemsize + (size + 7) // 8 * 8)  # number 0 is free space
+        if (size < _OBJECT.itemsize).any():
+            raise ValueError("an object in a heap is too small")
+        place = place + size
 
 
 def _is_plain(dataset: h5py.Dataset) -> bool:
