@@ -107,24 +107,24 @@ class BatchConjugateGradient(sp.alg.Alg):
             self.r = b - A(x)
             self.p = self.r.copy()
             self.rr = self._dot(self.r, self.r)
+            # A residual this small is rounding. Part of it is where A is blind, and steps along it would be huge.
+            self.floor = (10 * np.finfo(x.dtype).eps) ** 2 * self._dot(b, b)
         super().__init__(max_iter)
 
     def _dot(self, a: Array, b: Array) -> Array:
         return (a.real * b.real + a.imag * b.imag).sum(axis=self.axes, keepdims=True)
 
-    def _ratio(self, a: Array, b: Array) -> Array:
-        xp = self.device.xp
-        return xp.where(b > 0, a / xp.where(b > 0, b, 1), 0)
-
     def _update(self) -> None:
+        xp = self.device.xp
         with self.device:
             Ap = self.A(self.p)
-            # A system that is solved has p = 0 or, by rounding, no curvature along p: it stays where it is.
-            alpha = self._ratio(self.rr, self._dot(self.p, Ap))
+            pAp = self._dot(self.p, Ap)
+            moves = (self.rr > self.floor) & (pAp > 0)
+            alpha = xp.where(moves, self.rr / xp.where(moves, pAp, 1), 0)
             self.x += alpha * self.p
             self.r -= alpha * Ap
             rr = self._dot(self.r, self.r)
-            self.p *= self._ratio(rr, self.rr)
+            self.p *= rr / xp.where(self.rr > 0, self.rr, 1)
             self.p += self.r
             self.rr = rr
 
