@@ -38,7 +38,7 @@ class NoiseSchedule:
         Raises:
             ValueError: No levels, a level that is not positive, or no steps.
         """
-        if not self.sigmas or min(self.sigmas) <= 0:
+        if not self.sigmas or not all(0 < sigma < float("inf") for sigma in self.sigmas):
             raise ValueError(f"sigmas: need at least one noise level, all positive; got {self.sigmas}")
         if self.steps < 1:
             raise ValueError(f"steps: need at least one step per level; got {self.steps}")

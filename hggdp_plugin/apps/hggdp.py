@@ -175,9 +175,11 @@ class HGGDPRecon(sp.app.App):
             residual = xp.linalg.norm(self.A(self._mean(self.alg.x)) - self.y) / xp.linalg.norm(self.y)
         level = min(self.alg.iter, self.alg.max_iter - 1) // self.schedule.steps + 1
         self.pbar.set_postfix(
-            level=f"{level}/{len(self.schedule.sigmas)}",
-            sigma=f"{self.alg.sigma:.3g}",
-            residual=f"{float(residual):.2e}",
+            {
+                "level": f"{level}/{len(self.schedule.sigmas)}",
+                "sigma": f"{self.alg.sigma:.3g}",
+                "residual": f"{float(residual):.2e}",
+            }
         )
 
     def _output(self) -> Any:
