@@ -1,0 +1,99 @@
+"""The batched SENSE operator: a linear operator, the same as SigPy's for one slice, the same in parts as whole."""
+
+import numpy as np
+import pytest
+import sigpy as sp
+from sigpy import mri
+
+from hggdp_plugin.linops import Sense
+
+COILS, SHAPE = 5, (12, 9)
+
+
+def complex_array(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def radial(spokes=7, samples=16):
+    angle = np.pi * np.arange(spokes)[:, None] / spokes
+    radius = np.linspace(-0.5, 0.5, samples, endpoint=False)[None]
+    return np.stack([SHAPE[0] * radius * np.sin(angle), SHAPE[1] * radius * np.cos(angle)], -1).astype(np.float32)
+
+
+def arguments(name: str) -> dict:
+    weights = np.random.default_rng(1).random(SHAPE).astype(np.float32)
+    return {
+        "cartesian": {},
+        "weights of all coils": {"weights": weights},
+        "weights per coil": {"weights": np.stack([weights * c for c in range(COILS)])},
+        "radial": {"coord": radial()},
+        "radial, weights": {"coord": radial(), "weights": np.linspace(0, 1, 16, dtype=np.float32)},
+        "list of samples": {"coord": radial().reshape(-1, 2)},
+    }[name]
+
+
+KINDS = ["cartesian", "weights of all coils", "weights per coil", "radial", "radial, weights", "list of samples"]
+
+
+def kspace_shape(options):
+    return SHAPE if options.get("coord") is None else options["coord"].shape[:-1]
+
+
+@pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_a_linear_operator(kind, batch, size, device, check_linop):
+    options = arguments(kind)
+    mps = sp.to_device(complex_array(COILS, *SHAPE), device)
+    A = Sense(mps, batch, coil_batch_size=size, **options)
+    check_linop(A, (*batch, *SHAPE), (*batch, COILS, *kspace_shape(options)), device)
+
+
+@pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_slice_is_as_in_sigpy(kind, size):
+    options, mps, x = arguments(kind), complex_array(COILS, *SHAPE), complex_array(*SHAPE, seed=2)
+    expected = mri.linop.Sense(mps, **options)
+    A = Sense(mps, coil_batch_size=size, **options)
+    np.testing.assert_allclose(A(x), expected(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(A.H(A(x)), expected.H(expected(x)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["cartesian", "weights per coil", "radial"])
+def test_a_batch_is_its_slices(kind, check_linop):
+    options = arguments(kind)
+    mps, x = complex_array(2, COILS, *SHAPE), complex_array(2, *SHAPE, seed=2)
+    A = Sense(mps, (2,), coil_batch_size=3, **options)
+    for i, y in enumerate(A(x)):
+        np.testing.assert_allclose(y, Sense(mps[i], **options)(x[i]), rtol=1e-5, atol=1e-6)
+    check_linop(A, (2, *SHAPE), (2, COILS, *kspace_shape(options)))
+
+
+def test_weights_of_each_slice():
+    weights = np.random.default_rng(1).random((2, 1, *SHAPE)).astype(np.float32)
+    mps, x = complex_array(COILS, *SHAPE), complex_array(2, *SHAPE, seed=2)
+    whole = Sense(mps, (2,), weights=weights, coil_batch_size=2)(x)
+    for i in range(2):
+        np.testing.assert_allclose(whole[i], Sense(mps, weights=weights[i])(x[i]), rtol=1e-5, atol=1e-6)
+
+
+class Sum:
+    """A communicator of one process that stands for two: what it reduces, it adds to what the other has sent."""
+
+    size, rank = 2, 0
+
+    def __init__(self, other):
+        self.other = other
+
+    def allreduce(self, array):
+        array += self.other
+
+
+def test_the_adjoint_sums_over_processes():
+    mps, x = complex_array(COILS, *SHAPE), complex_array(*SHAPE, seed=2)
+    whole = Sense(mps)
+    other = Sense(mps[2:])
+    A = Sense(mps[:2], comm=Sum(other.N(x)))
+    np.testing.assert_allclose(A(x), whole(x)[:2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(A.H(A(x)), whole.N(x), rtol=1e-4, atol=1e-5)
