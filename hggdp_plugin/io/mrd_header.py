@@ -111,6 +111,8 @@ def _encoding(node: ET.Element, where: str, notes: list[str]) -> Encoding:
     for step in ("1", "2"):
         limit = None if limits is None else limits.find(f"kspace_encoding_step_{step}")
         centre = None if limit is None else _number(limit, "center", f"{where} kspace_encoding_step_{step}")
+        if centre is not None and abs(centre) > MAX_MATRIX:
+            raise InputError(where, f"the centre of encoding step {step} is {centre:g}", "correct the encoding limits")
         centres.append(None if centre is None else int(centre))
     return Encoding(trajectory, encoded, recon, *centres)
 

@@ -67,16 +67,17 @@ def measure_noise(lines: Lines, selection: Selection, log: list[str]) -> np.ndar
     if not usable.any():
         log.append("There is no noise scan: the data are not whitened.")
         return None
-    total, weight = np.zeros((coils, coils), np.complex128), 0
+    total: np.ndarray | float = 0.0
+    weight = 0
     for numbers, samples in lines.samples(usable):
         check_finite(samples, numbers, lines.where)
         degrees = samples.shape[0] * samples.shape[2] - 1
-        total += degrees * covariance(samples)
+        total = total + degrees * covariance(samples)
         weight += degrees
     if weight < coils:
         log.append(f"The noise scan has too few samples for {coils} channels: the data are not whitened.")
         return None
-    return total / weight
+    return np.asarray(total) / weight
 
 
 def noise_scale(lines: Lines, selection: Selection, bandwidth: float | None, log: list[str]) -> float:

@@ -81,7 +81,8 @@ class RawData:
         step = (np.arange(per_slab) - per_slab // 2) * self.fov[2] / per_slab
         heads = np.repeat(first, per_slab)
         slice_dir = heads["slice_dir"].astype(float)
-        position = heads["position"] + np.tile(step, len(first))[:, None] * slice_dir
+        with np.errstate(invalid="ignore"):  # directions need not be finite: writers of images look after that
+            position = heads["position"] + np.tile(step, len(first))[:, None] * slice_dir
         return Geometry(position, heads["read_dir"].astype(float), heads["phase_dir"].astype(float), slice_dir)
 
     def to_image(self, recon: np.ndarray) -> np.ndarray:

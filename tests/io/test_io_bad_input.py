@@ -102,6 +102,16 @@ def long_header(file):
     file["dataset/data"][5] = row
 
 
+def long_noise(file):
+    table = file["dataset/data"]
+    rows = table[:]
+    rows["head"]["active_channels"] = 65535
+    rows = np.append(rows, rows[:1])
+    rows["head"]["flags"][-1] = 1 << 18
+    table.resize(25, axis=0)
+    table[:] = rows
+
+
 def dangling(file):
     del file["dataset"]
     file["dataset"] = h5py.ExternalLink("nowhere.h5", "/dataset")
@@ -167,6 +177,8 @@ CASES = {
     "readout lengths change": (with_line(KSP[:, 0, 1:]), "15 samples, line 0 has 16"),
     "encoding step outside": (with_line(idx={"kspace_encode_step_1": 24}), "outside the matrix"),
     "centre outside": (matrix(16, 24, centre_1=40), "outside the matrix"),
+    "centre far outside": (matrix(16, 24, centre_1=10**300), "centre of encoding step 1"),
+    "noise of 65535 channels": (edited(long_noise), "line 24: its header announces"),
     "partition outside": (with_line(idx={"kspace_encode_step_2": 3}), "outside the matrix"),
     "encoding missing": (with_lines(line(KSP[:, 0], encoding_space_ref=3)), "encoding 3"),
     "payload too short": (edited(short_payload), "line 5: its header announces 96"),
