@@ -143,7 +143,7 @@ class BatchSource:
             angle = math.pi * uniform(1, 1)
         if a.smooth_phase:
             angle = angle + a.smooth_phase * half() * _smooth(uniform(3, 3), self.crop)
-        z = torch.complex(batch[:, 0], batch[:, 1]) * torch.polar(magnitude.expand_as(angle), angle)
+        z = torch.complex(batch[:, 0], batch[:, 1]) * torch.polar(*torch.broadcast_tensors(magnitude, angle))
         return torch.stack([z.real, z.imag], dim=1)
 
     def _crop(self, image: Tensor, generator: torch.Generator) -> Tensor:

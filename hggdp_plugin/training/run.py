@@ -66,6 +66,8 @@ def train(args: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         # The loaders only count: workers would cost more than they bring, and an epoch has no end to log at.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # So a run may stop anywhere: each step draws its batch from its number.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own, under torch 2.13
         trainer.fit(module, ckpt_path=last if last.exists() else None)
@@ -109,6 +111,7 @@ def _trainer(args: Any, folder: Path) -> lightning.Trainer:
         val_check_interval=args.val_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
+        limit_val_batches=1.0 if args.val else 0,
         gradient_clip_val=1.0,
         logger=loggers,
         log_every_n_steps=min(50, args.steps),

@@ -1,0 +1,163 @@
+"""A training run: from images to a prior, stopped and resumed."""
+
+import csv
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+from hggdp_plugin.apps.train import main
+from hggdp_plugin.checkpoint import load_model
+from hggdp_plugin.prior import load_prior
+from hggdp_plugin.training import run
+from hggdp_plugin.training.data import BatchSource
+from hggdp_plugin.training.module import VALIDATION_SIGMAS
+
+STEPS = 8
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 3)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "images.npy"
+    rng = np.random.default_rng(0)
+    np.save(path, rng.standard_normal((3, 20, 24)) + 1j * rng.standard_normal((3, 20, 24)))
+    return path
+
+
+def arguments(data, output, *more):
+    small = ["--widths", "4", "8", "--crop", "16", "--batch-size", "2", "--steps", str(STEPS), "--val-every", "4"]
+    return [str(data), "-o", str(output), *small, *more]
+
+
+def weights(path):
+    return load_model(path)[0].state_dict()
+
+
+def assert_same_weights(a, b):
+    for name, tensor in weights(a).items():
+        torch.testing.assert_close(weights(b)[name], tensor, rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("undisturbed") / "p.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CHECKPOINT_EVERY", 3)
+        assert main(arguments(data, path)) == 0
+    return path
+
+
+def test_a_run_writes_a_prior(data, tmp_path, capsys):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--val", str(data), "--float32")) == 0
+    assert "Error" not in capsys.readouterr().err
+    prior = load_prior(path, autocast=False)
+    x = np.ones((20, 24), np.complex64)
+    assert np.isfinite(prior.denoise(x, 0.1)).all()
+    training = prior.description["training"]
+    assert (training["steps"], training["images"], training["data"]) == (STEPS, 3, ["images.npy"])
+    psnr = prior.description["validation_psnr"]
+    assert list(psnr) == [f"{sigma:g}" for sigma in VALIDATION_SIGMAS]
+    assert all(a > b for a, b in zip(psnr.values(), list(psnr.values())[1:], strict=False))
+    rows = csv.DictReader(next((tmp_path / "p.safetensors.run").rglob("metrics.csv")).read_text().splitlines())
+    assert any(row.get("psnr_0.1") for row in rows)
+
+
+def test_the_written_weights_are_the_averaged_ones(undisturbed):
+    """Not those of the last step; with so few steps the average has hardly left the start."""
+    state = torch.load(undisturbed.with_name("p.safetensors.run") / "last.ckpt", weights_only=False)
+    assert state["global_step"] == 6
+    written = weights(undisturbed)["head.weight"]
+    average, latest = (state[key]["model.head.weight"] for key in ("state_dict", "current_model_state"))
+    assert (written - average).norm() < 0.1 * (written - latest).norm()
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(data, undisturbed, tmp_path, monkeypatch):
+    path, draw, calls = tmp_path / "p.safetensors", BatchSource.draw, []
+
+    def killed_at_the_sixth(self, n, generator):
+        calls.append(n)
+        if len(calls) == 6:
+            raise Killed
+        return draw(self, n, generator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchSource, "draw", killed_at_the_sixth)
+        with pytest.raises(Killed):
+            main(arguments(data, path))
+    assert not path.exists()
+    assert main(arguments(data, path)) == 0
+    assert_same_weights(path, undisturbed)
+
+
+def test_a_finished_run_started_again_writes_the_same(data, tmp_path, monkeypatch):
+    path = tmp_path / "p.safetensors"
+    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 4)  # the last step has a checkpoint: nothing is left to do
+    assert main(arguments(data, path)) == 0
+    first = tmp_path / "first.safetensors"
+    path.rename(first)
+    (metrics,) = tmp_path.rglob("metrics.csv")
+    before = metrics.read_text()
+    assert main(arguments(data, path)) == 0
+    assert metrics.read_text() == before
+    assert_same_weights(path, first)
+
+
+def test_a_run_that_is_out_of_time_writes_what_is_there(data, tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--max-time", "00:00:00:00")) == 0
+    assert load_model(path)[1]["training"]["steps"] < STEPS
+
+
+def test_a_prior_can_be_the_start_of_another(data, undisturbed, tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--init", str(undisturbed), "--lr", "0")) == 0
+    for name, tensor in weights(undisturbed).items():
+        torch.testing.assert_close(weights(path)[name], tensor)  # averaging rounds
+    assert load_model(path)[1]["training"]["initialised_from"] == str(undisturbed)
+
+
+def test_another_seed_is_another_run(data, undisturbed, tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "-s", "1")) == 0
+    assert (weights(path)["head.weight"] != weights(undisturbed)["head.weight"]).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--crop", "18"], "--crop 18"),
+        (["--init", "no-such-prior"], "no-such-prior"),
+        (["--val", "no-such-file.npy"], "no-such-file.npy"),
+        (["-o", "prior.pth"], "--output"),
+        (["-o", "no-such-folder/p.safetensors"], "--output"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(change, said, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments(data, tmp_path / "p.safetensors", *change)) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("change", [["--steps", "0"], ["--views", "-1"], ["--max-time", "2 hours"]])
+def test_values_that_make_no_sense_are_refused(change, data, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(data, tmp_path / "p.safetensors", *change))
+    assert stop.value.code == 2
+    assert change[0] in capsys.readouterr().err
