@@ -7,32 +7,17 @@ The weights are random: the cost does not depend on them. Run it on an idle mach
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import machine
 from torch.utils.flop_counter import FlopCounterMode
 
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Name the processor, its cores and the software that the times hold for."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "torch": torch.__version__,
-    }
 
 
 def seconds(network: torch.nn.Module, x: torch.Tensor, sigma: torch.Tensor, repeats: int) -> float:

@@ -27,6 +27,8 @@ class L2DataConsistency(sp.prox.Prox):
         transform (None or Linop): Unitary operator F with A^H A = F^H diag(d) F.
         diagonal (None or array): d.
         max_cg_iter (int): Conjugate gradient iterations.
+        support (None or array): Where the image can be other than 0, of a shape that broadcasts to the images. Where no
+            coil sees anything the data do not hold x, and it would drift with the prior.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class L2DataConsistency(sp.prox.Prox):
         transform: sp.linop.Linop | None = None,
         diagonal: Any = None,
         max_cg_iter: int = 5,
+        support: Any = None,
     ) -> None:
         self.A, self.lamda, self.transform, self.max_cg_iter = A, lamda, transform, max_cg_iter
+        self.support = support
         self.device = sp.get_device(y)
         with self.device:
             self.AHy = A.H(y)
@@ -56,7 +60,7 @@ class L2DataConsistency(sp.prox.Prox):
                 alg = BatchConjugateGradient(lambda u: self.A.N(u) + weight * u, b, x, max_iter=self.max_cg_iter)
                 while not alg.done():
                     alg.update()
-                return x
+                return x if self.support is None else x * self.support
             k = self.transform(input)
             total = self.diagonal + weight
             measured = total > 0

@@ -107,8 +107,8 @@ class HGGDPRecon(sp.app.App):
                 ishape = (*batch, *mps.shape[-2:])
                 transform = sp.linop.FFT(ishape, axes=(-2, -1)) * sp.linop.Multiply(ishape, mps[..., 0, :, :])
                 diagonal = xp.broadcast_to(weights, y.shape)[..., 0, :, :]
-            self.consistency = L2DataConsistency(self.A, self.y, self.lamda, transform, diagonal, max_cg_iter)
-            self.support = _support(mps, comm)
+            support = None if closed_form else _support(mps, comm)
+            self.consistency = L2DataConsistency(self.A, self.y, self.lamda, transform, diagonal, max_cg_iter, support)
             rng = xp.random.default_rng(seed)
             alg = self._sampler(x / self.scale, rng)
         self._next_summary = 0.0
@@ -160,7 +160,7 @@ class HGGDPRecon(sp.app.App):
     def image(self) -> Any:
         """The current image, in the units of ``y``, zero where no coil sees anything; complex64 (..., H, W)."""
         with self.device:
-            return self._mean(self.alg.x) * self.scale * self.support
+            return self._mean(self.alg.x) * self.scale
 
     def _mean(self, x: Any) -> Any:
         return x if x.ndim == self.scale.ndim else x.mean(axis=-3)
