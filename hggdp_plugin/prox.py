@@ -27,8 +27,9 @@ class L2DataConsistency(sp.prox.Prox):
         transform (None or Linop): Unitary operator F with A^H A = F^H diag(d) F.
         diagonal (None or array): d.
         max_cg_iter (int): Conjugate gradient iterations.
-        support (None or array): Where the image can be other than 0, of a shape that broadcasts to the images. Where no
-            coil sees anything the data do not hold x, and it would drift with the prior.
+        support (None or array): Where the image can be other than 0, of a shape that broadcasts to the images; goes
+            with conjugate gradients. Where no coil sees anything the data do not hold x, and it would drift with the
+            prior.
     """
 
     def __init__(

@@ -86,3 +86,12 @@ def test_few_iterations_start_at_the_input():
     u = L2DataConsistency(A, A(0 * x), 0.0, max_cg_iter=2)(1.0, x)
     np.testing.assert_allclose(u[:, 2:4], 0, atol=1e-5)
     np.testing.assert_allclose(np.delete(u, [2, 3], axis=1), np.delete(x, [2, 3], axis=1), atol=1e-5)
+
+
+def test_the_image_stays_in_its_support():
+    mps = np.zeros((1, *SHAPE[1:]), np.complex64)
+    mps[:, 2:4] = 0.5
+    A, x = Sense(mps, SHAPE[:1]), complex_array(*SHAPE)
+    u = L2DataConsistency(A, A(x), 0.0, support=mps[0] != 0)(1.0, x)
+    np.testing.assert_allclose(u[:, 2:4], x[:, 2:4], atol=1e-5)
+    assert not np.delete(u, [2, 3], axis=1).any()

@@ -204,8 +204,9 @@ def check_arguments(y: Any, mps: Any, lamda: float | None, weights: Any, coord: 
     for name, array in {"y": y, "mps": mps, "weights": weights, "coord": coord}.items():
         if array is not None and not _all_finite(array):
             raise ValueError(f"{name}: has NaN or infinite values (shape {array.shape}); set them to zero or leave out")
-    if not bool((y != 0).any()):
-        raise ValueError("y: all samples are zero; there is nothing to reconstruct")
+    with sp.get_device(y):
+        if not y.any():
+            raise ValueError("y: all samples are zero; there is nothing to reconstruct")
     batch, coils = y.shape[: -len(axes) - 1], y.shape[-len(axes) - 1]
     if mps is None and coils != 1:
         raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps (coils, H, W)")
@@ -213,7 +214,7 @@ def check_arguments(y: Any, mps: Any, lamda: float | None, weights: Any, coord: 
         matrix = y.shape[-2:] if coord is None else mps.shape[-2:]
         if mps.shape[-3:] != (coils, *matrix) or mps.shape[:-3] not in ((), batch):
             raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}")
-    if weights is not None and (not _broadcasts(weights, y) or np.iscomplexobj(weights) or float(weights.min()) < 0):
+    if weights is not None and not _are_weights(weights, y):
         raise ValueError(f"weights: expected values >= 0 that broadcast to y {y.shape}, got shape {weights.shape}")
     if lamda is not None and not 0 <= lamda < float("inf"):
         raise ValueError(f"lamda: expected a noise variance >= 0, got {lamda}")
@@ -235,11 +236,13 @@ def _all_finite(array: Any) -> bool:
         return bool(sp.get_array_module(array).isfinite(array).all())
 
 
-def _broadcasts(array: Any, target: Any) -> bool:
+def _are_weights(weights: Any, y: Any) -> bool:
     try:
-        return np.broadcast_shapes(array.shape, target.shape) == tuple(target.shape)
+        broadcasts = np.broadcast_shapes(weights.shape, y.shape) == tuple(y.shape)
     except ValueError:
         return False
+    with sp.get_device(weights):
+        return broadcasts and not np.iscomplexobj(weights) and bool((weights >= 0).all())
 
 
 def _support(mps: Any, comm: Any) -> Any:

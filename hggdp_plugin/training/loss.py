@@ -29,7 +29,7 @@ def denoising_loss(model: Any, x: Tensor, sigma: Tensor, generator: torch.Genera
 
     With :math:`w = 1 / \sigma^2` this is the score matching loss with :math:`\sigma^2` weighting,
     :math:`\sigma^2 \| s(X + \sigma N, \sigma) + N / \sigma \|^2`; a preconditioned model with ``sigma_data`` takes
-    :math:`w = 1 / \sigma^2 + 1 / \sigma_d^2`, which keeps its error at unit scale at every level.
+    :math:`w = K / \sigma^2 + 1 / \sigma_d^2`, which keeps its error at unit scale at every level.
 
     Args:
         model (Module): A network as described in :mod:`hggdp_plugin.models`.
