@@ -261,7 +261,7 @@ def _check_table(file: h5py.File, name: str, where: str) -> h5py.Dataset:
         base = h5py.check_vlen_dtype(table.dtype[field])
         if base is None or base.kind != "f":
             raise InputError(place, f"{field} is not a list of floating-point numbers per line", _CONVERT)
-    if not _is_sound(table.dtype):
+    if not (_is_sound(table.dtype) and _has_sequences(table)):
         raise InputError(place, "the description of its rows is damaged", _CONVERT)
     if table.size == 0:
         raise InputError(place, "it holds no acquisitions", "measure again, or give another file")
@@ -281,6 +281,14 @@ def _is_sound(dtype: np.dtype) -> bool:
             return False
         end = offset + member.itemsize
     return end <= dtype.itemsize
+
+
+def _has_sequences(table: h5py.Dataset) -> bool:
+    """Whether the types of variable length are sequences, and of no undefined kind, which crashes the HDF5 library."""
+    kind = table.id.get_type()
+    members = [kind.get_member_type(i) for i in range(kind.get_nmembers())]
+    # An encoded type has a prefix of two bytes and one for class and version; then three of flags, which tell the kind.
+    return all(m.encode()[3:6] == bytes(3) for m in members if m.get_class() == h5py.h5t.VLEN)
 
 
 def _check_lengths(rows: np.ndarray, table: h5py.Dataset, where: str) -> None:

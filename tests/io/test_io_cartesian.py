@@ -267,6 +267,15 @@ def test_compressed_table(tmp_path, xml):
     close(io.read_raw(path).ksp[0, 0, 0, 0, 0], kspace(images))
 
 
+def test_latest_file_format(tmp_path, xml):
+    images = coil_images(SHAPE)
+    path = write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(images)))
+    with h5py.File(path) as file, h5py.File(tmp_path / "b.h5", "w", libver="latest") as latest:
+        latest.create_dataset("dataset/xml", data=[file["dataset/xml"][0]], dtype=h5py.string_dtype("utf-8"))
+        latest.create_dataset("dataset/data", data=file["dataset/data"][:], maxshape=(None,), chunks=(7,))
+    close(io.read_raw(tmp_path / "b.h5").ksp[0, 0, 0, 0, 0], kspace(images))
+
+
 def test_reading_changes_nothing(tmp_path, xml):
     path = write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(coil_images(SHAPE))))
     before = path.read_bytes()
