@@ -18,6 +18,8 @@ class NoiseSchedule:
         eta: Noise added before the denoiser, relative to :math:`\sigma_k`.
         langevin: Whether to add the noise :math:`\sqrt{2 \epsilon} \sigma_k` of Langevin dynamics after the step.
         momentum: Weight of the change of the denoised image since the update before.
+        turn: Show the image to the denoiser flipped and turned, at random, anew at every update: what it prefers along
+            one axis does not add up.
         from_data: Start at the least-squares image rather than at uniform noise.
 
     References:
@@ -30,6 +32,7 @@ class NoiseSchedule:
     eta: float = 0.0
     langevin: bool = False
     momentum: float = 0.0
+    turn: bool = False
     from_data: bool = True
 
     def __post_init__(self) -> None:
@@ -69,9 +72,10 @@ class NoiseSchedule:
         sigma_min: float = 0.005,
         eta: float = 0.3,
         momentum: float = 0.5,
+        turn: bool = True,
     ) -> "NoiseSchedule":
         """One step per level, from the least-squares image."""
-        return cls(geometric(sigma_max, sigma_min, levels), eta=eta, momentum=momentum)
+        return cls(geometric(sigma_max, sigma_min, levels), eta=eta, momentum=momentum, turn=turn)
 
 
 def geometric(first: float, last: float, levels: int) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ import sigpy as sp
 
 from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
-from hggdp_plugin.linops import Replicate, Sense
+from hggdp_plugin.linops import Replicate, Sense, turns
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.prox import L2DataConsistency
 from hggdp_plugin.scaling import estimate_noise, estimate_scale
@@ -109,8 +109,7 @@ class HGGDPRecon(sp.app.App):
                 diagonal = xp.broadcast_to(weights, y.shape)[..., 0, :, :]
             support = None if closed_form else _support(mps, comm)
             self.consistency = L2DataConsistency(self.A, self.y, self.lamda, transform, diagonal, max_cg_iter, support)
-            rng = xp.random.default_rng(seed)
-            alg = self._sampler(x / self.scale, rng)
+            alg = self._sampler(x / self.scale, seed)
         self._next_summary = 0.0
         super().__init__(alg, show_pbar and (comm is None or comm.rank == 0), leave_pbar)
 
@@ -134,17 +133,21 @@ class HGGDPRecon(sp.app.App):
             variance /= comm.size
         return variance
 
-    def _sampler(self, start: Any, rng: Any) -> AnnealedLangevin:
+    def _sampler(self, start: Any, seed: int) -> AnnealedLangevin:
         """The sampler; the slices of a batch share its noise, so that none depends on the others."""
         xp = self.device.xp
+        rng = xp.random.default_rng(seed)
         batch, K = start.ndim - 2, self.prior.views
         if not self.schedule.from_data:
             pair = rng.random((2, *start.shape[-2:]), dtype=xp.float32) * 2 - 1
             start = xp.broadcast_to(pair[0] + 1j * pair[1], start.shape).astype(xp.complex64)
         if not (self.schedule.langevin and K > 1):
+            orientations = turns(start.shape) if self.schedule.turn else [sp.linop.Identity(start.shape)]
+            order = np.random.default_rng(seed)
 
             def denoise(x: Any, sigma: float) -> Any:
-                return self.prior.denoise(x, sigma, rng)
+                T = orientations[order.integers(len(orientations))]
+                return T.H(self.prior.denoise(T(x), sigma, rng))
 
             return AnnealedLangevin(denoise, self.consistency, start, self.schedule, rng, batch)
         R = Replicate(start.shape, K)
