@@ -1,4 +1,4 @@
-"""Iterative algorithms: the annealed Langevin sampler, and conjugate gradients for a batch."""
+"""Iterative algorithms: annealed Langevin samplers, and conjugate gradients for a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -82,6 +82,71 @@ class AnnealedLangevin(sp.alg.Alg):
         return complex_normal(self.rng, self.x.shape[self.shared :])
 
 
+class PublishedLangevin(sp.alg.Alg):
+    r"""Annealed Langevin dynamics on K views to the letter as HGGDP published it, to reproduce its results.
+
+    An update at noise level :math:`\sigma` with step size :math:`a = \epsilon \sigma^2` is
+
+    .. math::
+        x &\leftarrow x + a \, \tfrac{1}{N} \sum_n s(\tilde x_n, \sigma) \\
+        \tilde x_n &\leftarrow x + \sqrt{2 a} \, u_n, \quad n = 1, \dots, N \\
+        x &\leftarrow R \, C(\bar x)
+
+    with the score :math:`s(x, \sigma) = (D(x, \sigma) - x) / \sigma^2`, the mean :math:`\bar x` of the views, the data
+    consistency C and R, which copies an image into K views. It departs from Langevin dynamics
+    (:class:`AnnealedLangevin`) in two ways: the noise u is uniform on [0, 1) per real channel, with mean 1/2 and
+    variance 1/12, and the score is taken at :math:`\tilde x`, which has not seen this update's data consistency.
+
+    Args:
+        denoise (function): ``(views, sigma) -> D(views, sigma)`` on views with any leading axes.
+        consistency (function): ``(alpha, x) -> C(x)`` on images (..., H, W), where ``alpha`` is the step size a.
+        x (array): Initial views, complex (..., K, H, W), updated in place.
+        schedule (NoiseSchedule): Noise levels, steps, ``eps`` and the number N of ``noises``.
+        rng (Generator): NumPy or CuPy random generator, of the kind of ``x``.
+        shared (int): Leading axes of ``x`` that get the same noise, so that an item of a batch becomes what it becomes
+            alone.
+
+    Attributes:
+        x (array): Current views, all the same image, consistent with the data.
+        noisy (array): Where the next scores are taken, (N, ..., K, H, W).
+        sigma (float): Latest noise level.
+
+    References:
+        Quan, C., et al. (2021). Homotopic gradients of generative density priors for MR image reconstruction.
+        IEEE TMI, 40(12), 3265-3278.
+    """
+
+    def __init__(
+        self,
+        denoise: Callable[[Array, float], Array],
+        consistency: Callable[[float, Array], Array],
+        x: Array,
+        schedule: NoiseSchedule,
+        rng: Any,
+        shared: int = 0,
+    ) -> None:
+        self.denoise, self.consistency, self.x, self.schedule, self.rng = denoise, consistency, x, schedule, rng
+        self.shared = shared
+        self.device = sp.get_device(x)
+        with self.device:
+            self.noisy = self.device.xp.repeat(x[None], schedule.noises, axis=0)
+        self.sigma = schedule.sigma(0)
+        super().__init__(len(schedule))
+
+    def _update(self) -> None:
+        sigma = self.sigma = self.schedule.sigma(self.iter)
+        step = self.schedule.eps * sigma**2
+        with self.device:
+            score = (self.denoise(self.noisy, sigma) - self.noisy) / sigma**2
+            self.x += step * score.mean(axis=0)
+            self.noisy = self.x + (2 * step) ** 0.5 * self._noise()
+            self.x[...] = self.consistency(step, self.x.mean(axis=-3))[..., None, :, :]
+
+    def _noise(self) -> Array:
+        N, shape = self.schedule.noises, self.x.shape[self.shared :]
+        return complex_uniform(self.rng, (N, *shape)).reshape(N, *[1] * self.shared, *shape)
+
+
 class BatchConjugateGradient(sp.alg.Alg):
     """Conjugate gradients for many independent systems at once.
 
@@ -132,4 +197,10 @@ class BatchConjugateGradient(sp.alg.Alg):
 def complex_normal(rng: Any, shape: tuple[int, ...]) -> Array:
     """Complex noise of unit variance per real channel, complex64."""
     pairs = rng.standard_normal((*shape, 2), dtype=np.float32)
+    return pairs.view(np.complex64)[..., 0]
+
+
+def complex_uniform(rng: Any, shape: tuple[int, ...]) -> Array:
+    """Complex noise, uniform on [0, 1) per real channel, complex64."""
+    pairs = rng.random((*shape, 2), dtype=np.float32)
     return pairs.view(np.complex64)[..., 0]

@@ -1,4 +1,4 @@
-"""Data consistency as a proximal operator."""
+"""Data consistency: a proximal operator, and the gradient step of the published method."""
 
 from typing import Any
 
@@ -67,3 +67,33 @@ class L2DataConsistency(sp.prox.Prox):
             measured = total > 0
             safe = xp.where(measured, total, 1)
             return self.transform.H(xp.where(measured, (self.kspace + weight * k) / safe, k)).astype(input.dtype)
+
+
+class GradientConsistency(sp.prox.Prox):
+    r"""One gradient step of unit size on :math:`\frac{1}{2} \| A x - y \|_2^2`, the published data consistency.
+
+    .. math:: C(x) = x + A^H (y - A x)
+
+    For one coil of unit sensitivity and a mask, this is replacement in k-space. Otherwise the sensitivities must have a
+    sum of squares of at most 1, else repeated steps may diverge. It stands where a proximal operator does, but neither
+    noise nor the step size ``alpha`` decides how far it goes.
+
+    Args:
+        A (Linop): Measurement operator, images (..., H, W) to k-space.
+        y (array): Measurements.
+        support (None or array): Where the image can be other than 0, as in :class:`L2DataConsistency`.
+
+    References:
+        Quan, C., et al. (2021). Homotopic gradients of generative density priors for MR image reconstruction.
+        IEEE TMI, 40(12), 3265-3278.
+    """
+
+    def __init__(self, A: sp.linop.Linop, y: Any, support: Any = None) -> None:
+        self.A, self.y, self.support = A, y, support
+        self.device = sp.get_device(y)
+        super().__init__(A.ishape)
+
+    def _prox(self, alpha: float, input: Any) -> Any:
+        with self.device:
+            x = input + self.A.H(self.y - self.A(input))
+            return x if self.support is None else x * self.support

@@ -21,6 +21,9 @@ class NoiseSchedule:
         turn: Show the image to the denoiser flipped and turned, at random, anew at every update: what it prefers along
             one axis does not add up.
         from_data: Start at the least-squares image rather than at uniform noise.
+        published_noise: Sample by :class:`hggdp_plugin.alg.PublishedLangevin`, HGGDP as it was published, in place of
+            Langevin dynamics.
+        noises: Noises of which ``published_noise`` averages the scores in an update.
 
     References:
         Song, Y., & Ermon, S. (2019). Generative modeling by estimating gradients of the data distribution. NeurIPS 32.
@@ -34,35 +37,64 @@ class NoiseSchedule:
     momentum: float = 0.0
     turn: bool = False
     from_data: bool = True
+    published_noise: bool = False
+    noises: int = 1
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            ValueError: No levels, a level that is not positive, or no steps.
+            ValueError: No levels, a level that is not positive, no steps, or options that do not go together.
         """
         if not self.sigmas or not all(0 < sigma < float("inf") for sigma in self.sigmas):
             raise ValueError(f"sigmas: need at least one noise level, all positive; got {self.sigmas}")
         if self.steps < 1:
             raise ValueError(f"steps: need at least one step per level; got {self.steps}")
+        if self.noises < 1 or (self.noises > 1 and not self.published_noise):
+            raise ValueError(f"noises: expected 1, or more with published_noise; got {self.noises}")
+        if self.published_noise and (not self.langevin or self.eta or self.momentum or self.turn):
+            raise ValueError("published_noise: goes with langevin, not with eta, momentum or turn")
 
     def __len__(self) -> int:
-        """Number of updates, which is the number of evaluations of the network."""
+        """Number of updates."""
         return len(self.sigmas) * self.steps
+
+    @property
+    def evaluations(self) -> int:
+        """Number of evaluations of the network."""
+        return len(self) * self.noises
 
     def sigma(self, iteration: int) -> float:
         """Noise level of an update, counted from 0."""
         return self.sigmas[iteration // self.steps]
 
     @classmethod
-    def hggdp(cls, levels: int = 10, steps: int = 80) -> "NoiseSchedule":
+    def hggdp(
+        cls, levels: int = 10, steps: int = 80, published_noise: bool = False, noises: int = 1
+    ) -> "NoiseSchedule":
         """The published schedule: 10 geometric levels from 1 to 0.01, 80 Langevin steps each, from uniform noise.
+
+        Args:
+            levels (int): Noise levels.
+            steps (int): Steps per level.
+            published_noise (bool): Sample to the letter as published, with uniform noise that the score sees before the
+                data consistency, to reproduce published results; else by Langevin dynamics.
+            noises (int): With ``published_noise``, noises whose scores are averaged in a step; 3 is the published
+                variant.
 
         References:
             Quan, C., et al. (2021). Homotopic gradients of generative density priors for MR image reconstruction.
             IEEE TMI, 40(12), 3265-3278.
         """
-        return cls(geometric(1.0, 0.01, levels), steps, eps=0.015, langevin=True, from_data=False)
+        return cls(
+            geometric(1.0, 0.01, levels),
+            steps,
+            eps=0.015,
+            langevin=True,
+            from_data=False,
+            published_noise=published_noise,
+            noises=noises,
+        )
 
     @classmethod
     def fast(

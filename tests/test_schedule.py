@@ -30,6 +30,13 @@ def test_the_published_schedule_is_as_published():
         assert schedule.eps * sigma**2 == pytest.approx(step)
 
 
+def test_the_published_sampler_counts_the_scores_it_averages():
+    schedule = NoiseSchedule.hggdp(published_noise=True, noises=3)
+    assert len(schedule) == 800
+    assert schedule.evaluations == 2400
+    assert NoiseSchedule.hggdp().evaluations == 800
+
+
 def test_the_fast_schedule_has_one_step_a_level():
     schedule = NoiseSchedule.fast(levels=7)
     assert len(schedule) == len(schedule.sigmas) == 7
@@ -45,6 +52,10 @@ def test_the_fast_schedule_has_one_step_a_level():
         ("sigmas", {"sigmas": (float("nan"),)}),
         ("sigmas", {"sigmas": (float("inf"), 1.0)}),
         ("steps", {"sigmas": (1.0,), "steps": 0}),
+        ("noises", {"sigmas": (1.0,), "noises": 2}),
+        ("noises", {"sigmas": (1.0,), "noises": 0, "published_noise": True, "langevin": True}),
+        ("published_noise", {"sigmas": (1.0,), "published_noise": True}),
+        ("published_noise", {"sigmas": (1.0,), "published_noise": True, "langevin": True, "turn": True}),
     ],
 )
 def test_values_that_make_no_schedule_are_refused_by_name(name, options):

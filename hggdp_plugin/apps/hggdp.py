@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import sigpy as sp
 
-from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient
+from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient, PublishedLangevin, complex_uniform
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.linops import Replicate, Sense, turns
 from hggdp_plugin.prior import ScorePrior, load_prior
-from hggdp_plugin.prox import L2DataConsistency
+from hggdp_plugin.prox import GradientConsistency, L2DataConsistency
 from hggdp_plugin.scaling import estimate_noise, estimate_scale
 from hggdp_plugin.schedule import NoiseSchedule
 
@@ -46,7 +46,8 @@ class HGGDPRecon(sp.app.App):
         coil_batch_size (None or int): Coils processed at a time; bounds the memory.
         comm (None or Communicator): SigPy communicator; each process holds the y and mps of its own coils.
         seed (int): Seed of the noise; same seed, same image.
-        schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`.
+        schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With
+            ``published_noise`` the data consistency is the published one, whatever ``lamda``; Cartesian only.
         max_cg_iter (int): Conjugate gradient iterations per step, where there is no closed form.
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
@@ -84,6 +85,8 @@ class HGGDPRecon(sp.app.App):
         with self.device:
             xp = self.device.xp
             y, mps, weights, coord = (_placed(a, self.device) for a in (y, mps, weights, coord))
+            if self.schedule.published_noise:
+                check_published(mps, weights, coord)
             closed_form = coord is None and comm is None and (mps is None or _is_unit(mps))
             if mps is None:
                 mps = xp.ones((1, *y.shape[-2:]), xp.complex64)
@@ -102,13 +105,16 @@ class HGGDPRecon(sp.app.App):
                 variance = 0.0 if closed_form else self._noise(coord, comm)
             # The prior's noise levels are per real channel, which carries half the complex variance.
             self.lamda = xp.asarray(0.5 * variance, xp.float32)
-            transform = diagonal = None
-            if closed_form:
-                ishape = (*batch, *mps.shape[-2:])
-                transform = sp.linop.FFT(ishape, axes=(-2, -1)) * sp.linop.Multiply(ishape, mps[..., 0, :, :])
+            if self.schedule.published_noise:
+                self.consistency = GradientConsistency(self.A, self.y, _support(mps, comm))
+            elif closed_form:
+                F = sp.linop.FFT(x.shape, axes=(-2, -1)) * sp.linop.Multiply(x.shape, mps[..., 0, :, :])
                 diagonal = xp.broadcast_to(weights, y.shape)[..., 0, :, :]
-            support = None if closed_form else _support(mps, comm)
-            self.consistency = L2DataConsistency(self.A, self.y, self.lamda, transform, diagonal, max_cg_iter, support)
+                self.consistency = L2DataConsistency(self.A, self.y, self.lamda, F, diagonal)
+            else:
+                self.consistency = L2DataConsistency(
+                    self.A, self.y, self.lamda, max_cg_iter=max_cg_iter, support=_support(mps, comm)
+                )
             alg = self._sampler(x / self.scale, seed)
         self._next_summary = 0.0
         super().__init__(alg, show_pbar and (comm is None or comm.rank == 0), leave_pbar)
@@ -133,14 +139,19 @@ class HGGDPRecon(sp.app.App):
             variance /= comm.size
         return variance
 
-    def _sampler(self, start: Any, seed: int) -> AnnealedLangevin:
+    def _sampler(self, start: Any, seed: int) -> AnnealedLangevin | PublishedLangevin:
         """The sampler; the slices of a batch share its noise, so that none depends on the others."""
         xp = self.device.xp
         rng = xp.random.default_rng(seed)
         batch, K = start.ndim - 2, self.prior.views
+        R = Replicate(start.shape, K)
+        if self.schedule.published_noise:
+            views = R(start)
+            if not self.schedule.from_data:
+                views[...] = 2 * complex_uniform(rng, views.shape[batch:]) - (1 + 1j)
+            return PublishedLangevin(self.prior.denoise_views, self.consistency, views, self.schedule, rng, batch)
         if not self.schedule.from_data:
-            pair = rng.random((2, *start.shape[-2:]), dtype=xp.float32) * 2 - 1
-            start = xp.broadcast_to(pair[0] + 1j * pair[1], start.shape).astype(xp.complex64)
+            start[...] = 2 * complex_uniform(rng, start.shape[batch:]) - (1 + 1j)
         if not (self.schedule.langevin and K > 1):
             orientations = turns(start.shape) if self.schedule.turn else [sp.linop.Identity(start.shape)]
             order = np.random.default_rng(seed)
@@ -150,7 +161,6 @@ class HGGDPRecon(sp.app.App):
                 return T.H(self.prior.denoise(T(x), sigma, rng))
 
             return AnnealedLangevin(denoise, self.consistency, start, self.schedule, rng, batch)
-        R = Replicate(start.shape, K)
 
         def consistency(alpha: float, views: Any) -> Any:
             mean = views.mean(axis=-3)
@@ -232,6 +242,20 @@ def check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}")
+
+
+def check_published(mps: Any, weights: Any, coord: Any) -> None:
+    """Refuse what the published data consistency, a gradient step of unit size, is not made for.
+
+    Raises:
+        ValueError: Names the argument and what would fit.
+    """
+    if coord is not None:
+        raise ValueError("coord: the published sampler takes Cartesian data only; use another schedule")
+    if weights is not None and (top := float(weights.max())) > 1:
+        raise ValueError(f"weights: the published sampler needs weights of at most 1, got up to {top:.3g}")
+    if mps is not None and (top := float((abs(mps) ** 2).sum(axis=-3).max())) > 1.01:
+        raise ValueError(f"mps: the published sampler needs a sum of squares of 1 over the coils, got up to {top:.3g}")
 
 
 def _all_finite(array: Any) -> bool:

@@ -3,7 +3,8 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--calib-width", type=_positive, metavar="N", help="width of the calibration region")
     method = parser.add_argument_group("method")
-    method.add_argument("--prior", help="name of a bundled prior, or a .safetensors file (default: brain-t2)")
+    method.add_argument("--prior", help="bundled prior, .safetensors file or published .pth (default: brain-t2)")
     method.add_argument(
         "--schedule", choices=("fast", "hggdp"), default="fast", help="one step a level, or the published 10 x 80"
     )
     method.add_argument("-N", "--levels", type=_positive, help="noise levels")
     method.add_argument("-K", "--steps", type=_positive, help="steps per level (hggdp only)")
+    method.add_argument(
+        "--published-noise", action="store_true", help="to the letter as published (hggdp only; Cartesian data)"
+    )
     method.add_argument("-S", "--samples", type=_positive, default=1, help="reconstructions to average (default 1)")
     method.add_argument("-s", "--seed", type=int, default=0, help="of the noise (default 0)")
     method.add_argument(
@@ -91,19 +95,21 @@ def _recon(argv: Sequence[str] | None) -> None:
     _say(args, raw.summary())
 
     # Imported once the input is known to be sound: torch takes seconds to load.
+    from hggdp_plugin.apps.hggdp import check_published
     from hggdp_plugin.apps.measurement import estimate_maps, reconstruct
     from hggdp_plugin.prior import load_prior
 
-    try:
+    with _refusals(args):
         prior = load_prior(*([args.prior] if args.prior else []), autocast=not args.float32)
         schedule = _schedule(args)
-    except ValueError as error:
-        raise io.InputError(args.raw.name, str(error), "see hggdp recon --help") from error
     mps = (
         _given_maps(args.mps, raw)
         if args.mps
         else estimate_maps(raw, args.calib_width, device, log=lambda line: _say(args, line))
     )
+    if args.published_noise:
+        with _refusals(args):
+            check_published(mps, None, raw.coord)
     image = reconstruct(
         raw,
         mps,
@@ -117,9 +123,18 @@ def _recon(argv: Sequence[str] | None) -> None:
         max_cg_iter=args.max_cg_iter,
         show_pbar=not args.quiet,
     )
-    history = f"hggdp_plugin {args.schedule}, {len(schedule)} evaluations, seed {args.seed}"
+    history = f"hggdp_plugin {args.schedule}, {schedule.evaluations} evaluations, seed {args.seed}"
     io.write_image(output, image, raw=raw, complex_=args.complex, overwrite=args.overwrite, history=history)
     _say(args, f"Wrote {output} in {time.monotonic() - start:.1f} s.")
+
+
+@contextmanager
+def _refusals(args: argparse.Namespace) -> Iterator[None]:
+    """What does not fit together becomes one line for the user."""
+    try:
+        yield
+    except ValueError as error:
+        raise io.InputError(args.raw.name, str(error), "see hggdp recon --help") from error
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
@@ -144,7 +159,9 @@ def _schedule(args: argparse.Namespace) -> Any:
 
     options = {name: value for name in ("levels", "steps") if (value := getattr(args, name)) is not None}
     if args.schedule == "hggdp":
-        return NoiseSchedule.hggdp(**options)
+        return NoiseSchedule.hggdp(**options, published_noise=args.published_noise)
+    if args.published_noise:
+        raise ValueError("--published-noise goes with --schedule hggdp")
     if "steps" in options:
         raise ValueError("--steps goes with --schedule hggdp; the fast schedule makes one step a level")
     return NoiseSchedule.fast(**options)
