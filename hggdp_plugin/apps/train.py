@@ -20,8 +20,16 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("-o", "--output", type=Path, required=True, help="prior to write, .safetensors")
     p.add_argument("--val", nargs="+", type=Path, default=[], help="images for the validation figures")
     p.add_argument("--init", help="prior to start from: a bundled name or a file")
+    p.add_argument(
+        "--architecture", choices=("unet", "refinenet"), default="unet", help="refinenet: the published network"
+    )
     p.add_argument("--views", type=positive, default=1, help="noisy views the network sees of each image (default 1)")
-    p.add_argument("--widths", type=positive, nargs="+", default=[64, 128, 192], help="channels per resolution level")
+    p.add_argument(
+        "--widths",
+        type=positive,
+        nargs="+",
+        help="channels per resolution level (default 64 128 192); refinenet: at full resolution (default 128)",
+    )
     p.add_argument("--steps", type=positive, default=10_000, help="training steps (default 10000)")
     p.add_argument("--batch-size", type=positive, default=8, help="crops per step (default 8)")
     p.add_argument("--crop", type=positive, default=128, help="crop size in pixels (default 128)")

@@ -45,13 +45,7 @@ def train(args: Any) -> dict[str, Any]:
         raise ValueError(f"--output {output}: give a .safetensors file in a folder that exists")
     folder = output.with_name(output.name + ".run")
     lightning.seed_everything(args.seed, verbose=False)
-    if args.init:
-        network: Any = load_model(args.init)[0].train()
-    else:
-        network = build_model("unet", views=args.views, widths=args.widths)
-    network.to(memory_format=torch.channels_last)
-    if args.crop % network.stride:
-        raise ValueError(f"--crop {args.crop}: give a multiple of {network.stride}, which the network's levels ask for")
+    network = _network(args)
     module = ScoreTraining(
         network,
         BatchSource(load_images(args.data), args.crop),
@@ -90,6 +84,21 @@ def train(args: Any) -> dict[str, Any]:
     if trainer.is_global_zero:
         save_model(output, network, description)
     return description
+
+
+def _network(args: Any) -> Any:
+    """The network to train: that of a prior, or a new one of the architecture asked for."""
+    options: dict[str, Any] = {"views": args.views}
+    if args.widths and args.architecture == "unet":
+        options["widths"] = args.widths
+    elif args.widths:
+        if len(args.widths) > 1:
+            raise ValueError(f"--widths {' '.join(map(str, args.widths))}: {args.architecture} takes one number")
+        (options["width"],) = args.widths
+    network: Any = load_model(args.init)[0].train() if args.init else build_model(args.architecture, **options)
+    if args.crop % network.stride:
+        raise ValueError(f"--crop {args.crop}: give a multiple of {network.stride}, which the network's levels ask for")
+    return network.to(memory_format=torch.channels_last)
 
 
 def _spread(images: list[torch.Tensor], most: int = 16) -> list[torch.Tensor]:

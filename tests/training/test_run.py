@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ pytest.importorskip("lightning")
 
 from hggdp_plugin.apps.train import main
 from hggdp_plugin.checkpoint import load_model
+from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS
 from hggdp_plugin.prior import load_prior
-from hggdp_plugin.training import run
+from hggdp_plugin.simulation import head_phantom
+from hggdp_plugin.training import module, run
 from hggdp_plugin.training.data import BatchSource
+from hggdp_plugin.training.loss import denoising_loss
 from hggdp_plugin.training.module import VALIDATION_SIGMAS
 
 STEPS = 8
@@ -81,6 +85,36 @@ def test_the_written_weights_are_the_averaged_ones(undisturbed):
     assert (written - average).norm() < 0.1 * (written - latest).norm()
 
 
+def test_the_published_network_learns_at_the_published_learning_rate(tmp_path, monkeypatch):
+    """Three views, ten levels, no warm-up, but narrow, small and short."""
+    losses = []
+
+    def recorded(*args):
+        loss = denoising_loss(*args)
+        losses.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(module, "denoising_loss", recorded)
+    monkeypatch.setattr(run, "ScoreTraining", partial(module.ScoreTraining, warmup=0))
+    data, path = tmp_path / "phantom.npy", tmp_path / "p.safetensors"
+    np.save(data, head_phantom((72, 64), num_slices=3))
+    published = ["--architecture", "refinenet", "--views", "3", "--lr", "0.005", "--float32"]
+    small = ["--widths", "8", "--crop", "32", "--batch-size", "2", "--steps", "40"]
+    assert main([str(data), "-o", str(path), *published, *small]) == 0
+    assert len(losses) == 40
+    assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])
+
+
+def test_the_published_network_becomes_a_prior(data, tmp_path):
+    path = tmp_path / "p.safetensors"
+    published = ["--architecture", "refinenet", "--views", "3", "--widths", "2", "--steps", "2"]
+    assert main(arguments(data, path, *published, "--val", str(data))) == 0
+    network, description = load_model(path)
+    assert description["architecture"] == "refinenet"
+    assert (network.views, network.config["width"], network.sigmas) == (3, 2, PUBLISHED_SIGMAS)
+    assert np.isfinite(load_prior(path).denoise(np.ones((20, 24), np.complex64), 0.1)).all()
+
+
 class Killed(Exception):
     pass
 
@@ -140,6 +174,7 @@ def test_another_seed_is_another_run(data, undisturbed, tmp_path):
     ("change", "said"),
     [
         (["--crop", "18"], "--crop 18"),
+        (["--architecture", "refinenet"], "--widths 4 8: refinenet takes one number"),
         (["--init", "no-such-prior"], "no-such-prior"),
         (["--val", "no-such-file.npy"], "no-such-file.npy"),
         (["-o", "prior.pth"], "--output"),
