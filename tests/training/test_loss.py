@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.training.loss import denoising_loss, draw_sigma
 
@@ -69,3 +70,18 @@ def test_the_loss_follows_from_the_generator():
     first = denoising_loss(Scaled(2, 0.5), x, sigma, generator())
     assert first == denoising_loss(Scaled(2, 0.5), x, sigma, generator())
     assert first != denoising_loss(Scaled(2, 0.5), x, sigma, generator(1))
+
+
+def test_with_levels_it_is_the_published_score_matching():
+    """sigma^2 |s(X + sigma N, i) + N / sigma|^2, but for the factor of its sum."""
+    torch.manual_seed(0)
+    network = RefineNet(views=3, width=2)
+    x, labels = 0.2 * torch.randn(4, 2, 8, 8), torch.tensor([0, 3, 6, 9])
+    sigma = torch.tensor(network.sigmas)[labels]
+    s = sigma[:, None, None, None]
+    with torch.no_grad():
+        loss = denoising_loss(network, x, sigma, generator())
+        clean = torch.cat([x, x, x], 1)
+        noise = torch.randn(clean.shape, generator=generator())
+        published = 0.5 * ((network.score(clean + s * noise, labels) + noise / s) ** 2 * s**2).sum((1, 2, 3)).mean()
+    torch.testing.assert_close(0.5 * clean[0].numel() * loss, published)
