@@ -20,12 +20,13 @@ from hggdp_plugin.prior import ScorePrior
 
 MASKS = ("random_015", "radial_020", "cart_020")
 #: Each differs in one setting from the first, the default.
-SETTINGS: dict[str, dict[str, float]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "eta 0": {"eta": 0.0},
-    "eta 0.6": {"eta": 0.6},
+    "eta 0.3": {"eta": 0.3},
     "momentum 0": {"momentum": 0.0},
     "momentum 0.8": {"momentum": 0.8},
+    "no turns": {"turn": False},
     "sigma_max 0.08": {"sigma_max": 0.08},
     "sigma_max 0.3": {"sigma_max": 0.3},
     "sigma_min 0.01": {"sigma_min": 0.01},

@@ -102,7 +102,7 @@ class NoiseSchedule:
         levels: int = 40,
         sigma_max: float = 0.15,
         sigma_min: float = 0.005,
-        eta: float = 0.3,
+        eta: float = 0.1,
         momentum: float = 0.5,
         turn: bool = True,
     ) -> "NoiseSchedule":
