@@ -1,4 +1,4 @@
-"""``hggdp recon``: reconstructs ISMRMRD raw data with a score prior."""
+"""``hggdp recon``: reconstructs raw data, or k-space from BART or NumPy, with a score prior."""
 
 import argparse
 import sys
@@ -15,26 +15,29 @@ from hggdp_plugin import io
 from hggdp_plugin.apps._cli import run
 
 _DESCRIPTION = """
-Reconstructs an ISMRMRD raw data file: noise prewhitening, coil sensitivity maps by ESPIRiT, annealed Langevin dynamics
-on a learned prior with data consistency at every step.
+Reconstructs an ISMRMRD raw data file, or k-space from BART or NumPy: noise prewhitening, coil sensitivity maps by
+ESPIRiT, annealed Langevin dynamics on a learned prior with data consistency at every step.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of ``hggdp recon``."""
     parser = argparse.ArgumentParser(prog="hggdp recon", description=_DESCRIPTION)
-    parser.add_argument("raw", type=Path, help="ISMRMRD file (.h5)")
+    parser.add_argument("raw", type=Path, help="ISMRMRD file (.h5), or k-space in .cfl (BART) or .npy")
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="image to write: .h5 (ISMRMRD), .nii.gz, .npy, .cfl or .png (default: RAW_hggdp.h5)",
+        help="image to write: .h5 (ISMRMRD), .nii.gz, .npy, .cfl or .png (default: RAW_hggdp in the input's format)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--complex", action="store_true", help="write the complex image, not its magnitude")
     parser.add_argument("--group", help="group of the raw data in the file, where there are several")
     parser.add_argument(
         "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy or .cfl"
+    )
+    parser.add_argument(
+        "-t", "--coord", type=Path, metavar="TRAJ", help="trajectory of .cfl or .npy k-space, in units of 1 / FOV"
     )
     parser.add_argument("--calib-width", type=_positive, metavar="N", help="width of the calibration region")
     method = parser.add_argument_group("method")
@@ -87,11 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _recon(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
-    output = args.output or args.raw.with_name(f"{args.raw.stem}_hggdp.h5")
-    io.check_output(output, inputs=[args.raw], overwrite=args.overwrite)
+    output = args.output or _default_output(args.raw)
+    inputs = [path for path in (args.raw, args.mps, args.coord) if path]
+    io.check_output(output, inputs=inputs, overwrite=args.overwrite)
     device = _device(args.gpu)
     start = time.monotonic()
-    raw = io.read_raw(args.raw, args.group)
+    raw = _read(args)
     _say(args, raw.summary())
 
     # Imported once the input is known to be sound: torch takes seconds to load.
@@ -126,6 +130,23 @@ def _recon(argv: Sequence[str] | None) -> None:
     history = f"hggdp_plugin {args.schedule}, {schedule.evaluations} evaluations, seed {args.seed}"
     io.write_image(output, image, raw=raw, complex_=args.complex, overwrite=args.overwrite, history=history)
     _say(args, f"Wrote {output} in {time.monotonic() - start:.1f} s.")
+
+
+def _default_output(raw: Path) -> Path:
+    suffix = {".cfl": ".cfl", ".hdr": ".cfl", ".npy": ".npy"}.get(raw.suffix, ".h5")
+    return raw.with_name(f"{raw.stem}_hggdp{suffix}")
+
+
+def _read(args: argparse.Namespace) -> io.RawData:
+    if args.raw.suffix not in io.ARRAY_SUFFIXES:
+        if args.coord:
+            raise io.InputError("--coord", "ISMRMRD files have their own trajectory", "leave it out")
+        return io.read_raw(args.raw, args.group)
+    if args.group:
+        raise io.InputError("--group", "array files have no groups", "leave it out")
+    if args.coord is None:
+        return io.read_kspace(args.raw)
+    return io.read_kspace(args.raw, args.coord, io.read_maps(args.mps).shape[-2:] if args.mps else None)
 
 
 @contextmanager
@@ -168,10 +189,9 @@ def _schedule(args: argparse.Namespace) -> Any:
 
 
 def _given_maps(path: Path, raw: io.RawData) -> Any:
-    mps = io.read_array(path)
+    mps = io.read_maps(path, raw.is_3d)
     coils, slices = raw.ksp.shape[5], raw.ksp.shape[4]
-    mps = mps.reshape(mps.shape[mps.ndim - 4 :]) if mps.ndim > 4 else mps
-    if mps.shape not in ((coils, *raw.grid), (1, coils, *raw.grid), (slices, coils, *raw.grid)):
+    if mps.shape not in ((1, coils, *raw.grid), (slices, coils, *raw.grid)):
         expected = f"(coils, y, x) = {(coils, *raw.grid)}, or with {slices} slices before"
         raise io.InputError(path, f"maps of shape {mps.shape}, expected {expected}", "make them for this measurement")
     return mps

@@ -1,5 +1,6 @@
-"""Files in and out: ISMRMRD raw data and images, BART cfl, NIfTI, NumPy, PNG - chosen by suffix."""
+"""Files in and out: ISMRMRD raw data and images, k-space arrays, BART cfl, NIfTI, NumPy, PNG - chosen by suffix."""
 
+from hggdp_plugin.io.arrays import ARRAY_SUFFIXES, read_kspace, read_maps
 from hggdp_plugin.io.errors import InputError
 from hggdp_plugin.io.image import read_array, read_images, write_image
 from hggdp_plugin.io.mrd import read_raw
@@ -7,12 +8,15 @@ from hggdp_plugin.io.output import check_output
 from hggdp_plugin.io.raw import Geometry, RawData
 
 __all__ = [
+    "ARRAY_SUFFIXES",
     "Geometry",
     "InputError",
     "RawData",
     "check_output",
     "read_array",
     "read_images",
+    "read_kspace",
+    "read_maps",
     "read_raw",
     "write_image",
 ]

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,12 +113,30 @@ def dims_to_image(array: np.ndarray, path: object) -> np.ndarray:
     Raises:
         InputError: a dimension that images do not have, such as COIL, is larger than 1.
     """
+    image = take_dims(array, (*IMAGE_DIMS[:5], "PHS2", *IMAGE_DIMS[5:]), path, "images")
+    return image.reshape(*image.shape[:4], -1, *image.shape[-2:])
+
+
+def take_dims(array: np.ndarray, names: Sequence[str], path: object, what: str) -> np.ndarray:
+    """Orders an array by the names of BART's dimensions.
+
+    Args:
+        array (array): axes as :func:`read_cfl` returns them.
+        names (sequence of str): the dimensions wanted, in order.
+        path (path): its file, for messages.
+        what (str): what such arrays are called, in the plural, for messages.
+
+    Returns:
+        array: one axis per name.
+
+    Raises:
+        InputError: a dimension that is not wanted is larger than 1.
+    """
     array = array.reshape((1,) * (len(DIMS) - array.ndim) + array.shape)
     sizes: tuple[int, ...] = array.shape
     for name, size in zip(DIMS[::-1], sizes, strict=True):
-        if size > 1 and name not in (*IMAGE_DIMS, "PHS2"):
-            raise InputError(path, f"it has {size} entries along {name}, which images do not have", "give an image")
-    wanted = [len(DIMS) - 1 - DIMS.index(name) for name in (*IMAGE_DIMS[:5], "PHS2", *IMAGE_DIMS[5:])]
+        if size > 1 and name not in names:
+            raise InputError(path, f"it has {size} entries along {name}, which {what} do not have", f"give {what}")
+    wanted = [len(DIMS) - 1 - DIMS.index(name) for name in names]
     rest = [axis for axis in range(len(DIMS)) if axis not in wanted]
-    image = array.transpose(rest + wanted)[(0,) * len(rest)]
-    return image.reshape(*image.shape[:4], -1, *image.shape[-2:])
+    return array.transpose(rest + wanted)[(0,) * len(rest)]

@@ -88,6 +88,34 @@ def test_given_maps(raw, prior, tmp_path, capsys):
     assert "(4, 64, 60)" in capsys.readouterr().err
 
 
+def test_numpy_kspace(prior, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("ksp.npy", rng.standard_normal((2, 3, 24, 20)) + 1j * rng.standard_normal((2, 3, 24, 20)))
+    assert main(["ksp.npy", "--prior", prior, "-N", "4", "--float32"]) == 0
+    assert "2 slices, 3 coils" in capsys.readouterr().out
+    assert np.load("ksp_hggdp.npy").shape == (1, 1, 1, 1, 2, 24, 20)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["ksp.npy", "-o", "maps.npy", "--overwrite"],
+        ["ksp.npy", "--group", "a"],
+        ["ksp.npy", "-t", "k.npy"],
+        ["raw.h5", "-t", "k.npy"],
+    ],
+    ids=["output is input", "group", "no trajectory", "trajectory of raw data"],
+)
+def test_array_options_that_do_not_fit(options, prior, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ksp.npy", "maps.npy"):
+        np.save(name, np.ones((2, 8, 8), np.complex64))
+    assert main([*options, "--mps", "maps.npy", "--prior", prior, *FAST]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ksp.npy", "maps.npy"]
+
+
 def _missing(path):
     pass
 

@@ -1,0 +1,80 @@
+"""hggdp recon on BART's own data, against BART's own reconstruction."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hggdp_plugin.apps.recon import main
+from hggdp_plugin.checkpoint import save_model
+from hggdp_plugin.io.cfl import read_cfl, write_cfl
+from hggdp_plugin.models.unet import UNet
+
+pytestmark = pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    """An untrained network gives back c_skip x: with lamda 0 what remains is least squares, as in pics."""
+    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    save_model(path, UNet(widths=(8, 8), blocks=1), {})
+    return ["--prior", str(path), "-N", "4", "--float32", "-q"]
+
+
+@pytest.fixture
+def bart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(command):
+        done = subprocess.run(["bart", *command.split()], capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+    return call
+
+
+def nrmse(bart, reference, image):
+    """BART's error of an image after the best scale."""
+    return float(bart(f"nrmse -s {reference} {image}").split()[-1])
+
+
+def truth_and_sens(bart):
+    """The magnitude image and the maps of fully sampled k-space."""
+    bart("phantom -s8 -k -x 64 full")
+    bart("fft -iu 3 full coils")
+    bart("rss 8 coils truth")
+    bart("ecalib -m1 full sens")
+
+
+def undersample():
+    """Every second line outside a centre of 24."""
+    keep = np.arange(64) % 2 == 0
+    keep[20:44] = True
+    write_cfl(Path("ksp.cfl"), read_cfl("full.cfl") * keep[:, None])
+
+
+def test_cartesian(bart, prior):
+    truth_and_sens(bart)
+    undersample()
+    bart("pics -l2 -r 0.0001 -i 100 ksp sens pics")
+    assert main(["ksp.cfl", "--mps", "sens.cfl", "-r", "0", "--complex", *prior]) == 0
+    assert nrmse(bart, "pics", "ksp_hggdp") < 1e-3
+    assert main(["ksp.cfl", "-o", "own.cfl", "-r", "0", *prior]) == 0  # maps by our ESPIRiT
+    bart("cabs pics magnitude")
+    assert nrmse(bart, "magnitude", "own") < 0.05
+
+
+def test_radial(bart, prior):
+    """Least squares depends on when one stops: pics itself moves by 0.1 between 30 and 200 iterations."""
+    truth_and_sens(bart)
+    bart("traj -r -x 64 -y 128 traj")
+    bart("phantom -s8 -k -t traj ksp")
+    bart("pics -l2 -r 0 -i 30 -t traj ksp sens pics")
+    options = ["-t", "traj.cfl", "-r", "0", *prior]
+    assert main(["ksp.cfl", "--mps", "sens.cfl", "--complex", *options]) == 0
+    assert nrmse(bart, "pics", "ksp_hggdp") < 0.15
+    bart("cabs ksp_hggdp magnitude")
+    assert nrmse(bart, "truth", "magnitude") < 0.15
+    assert main(["ksp.cfl", "-o", "own.cfl", *options]) == 0  # matrix and maps from the data alone
+    assert nrmse(bart, "truth", "own") < 0.2

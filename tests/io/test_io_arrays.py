@@ -1,0 +1,157 @@
+"""K-space, trajectories and maps from BART's and NumPy's files."""
+
+import numpy as np
+import pytest
+import sigpy as sp
+
+from hggdp_plugin import io
+from hggdp_plugin.io.cfl import DIMS, write_cfl
+
+
+def _noise(*shape):
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def _dims(array, *names):
+    """Puts an array, its axes named, into BART's dimensions, reversed."""
+    sizes = dict(zip(names, array.shape, strict=True))
+    order = sorted(range(array.ndim), key=lambda axis: -DIMS.index(names[axis]))
+    return array.transpose(order).reshape([sizes.get(name, 1) for name in DIMS[::-1]])
+
+
+@pytest.fixture
+def cfl(tmp_path):
+    def write(array, *names):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.cfl"
+        write_cfl(path, _dims(array, *names))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def npy(tmp_path):
+    def write(array):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
+        np.save(path, array)
+        return path
+
+    return write
+
+
+def test_frames_and_slices_of_cfl_have_their_axes(cfl):
+    ksp = _noise(2, 3, 4, 8, 6)
+    raw = io.read_kspace(cfl(ksp, "TIME", "SLICE", "COIL", "PHS1", "READ"))
+    np.testing.assert_array_equal(raw.ksp, ksp.reshape(2, 1, 1, 1, 3, 4, 8, 6))
+    assert (raw.grid, raw.image_shape, raw.calib_shape, raw.is_3d) == ((8, 6), (3, 8, 6), (8, 6), False)
+    assert "4 coils" in raw.summary()
+
+
+def test_volumes_are_split_along_the_readout(cfl, tmp_path):
+    image = _noise(3, 6, 4)  # z, y, x
+    ksp = sp.fft(image)
+    raw = io.read_kspace(cfl(ksp[None] * [[[[1]]], [[[2]]]], "COIL", "PHS2", "PHS1", "READ"))
+    assert (raw.ksp.shape, raw.grid, raw.is_3d) == ((1, 1, 1, 1, 4, 2, 3, 6), (3, 6), True)
+    back = raw.to_image(sp.ifft(raw.ksp[:, :, :, :, :, 0], axes=(-2, -1)))
+    np.testing.assert_allclose(back[0, 0, 0, 0], image, atol=1e-5)
+    io.write_image(tmp_path / "image.cfl", back, raw=raw, complex_=True)
+    np.testing.assert_array_equal(io.read_array(tmp_path / "image.cfl").squeeze(), back.squeeze())
+    maps = io.read_maps(cfl(_noise(2, 3, 6, 4), "COIL", "PHS2", "PHS1", "READ"), is_3d=True)
+    np.testing.assert_array_equal(maps, np.moveaxis(_noise(2, 3, 6, 4), -1, 0))
+
+
+def test_npy_slices_and_maps(npy):
+    ksp = _noise(2, 4, 8, 6).astype(np.complex128)
+    raw = io.read_kspace(npy(ksp))
+    assert raw.ksp.dtype == np.complex64
+    np.testing.assert_array_equal(raw.ksp[0, 0, 0, 0], ksp.astype(np.complex64))
+    np.testing.assert_array_equal(io.read_kspace(npy(ksp[0])).ksp[0, 0, 0, 0, 0], raw.ksp[0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(io.read_maps(npy(ksp[0])), ksp[:1].astype(np.complex64))
+
+
+def test_the_image_of_an_array_has_voxels_of_a_millimetre(npy):
+    raw = io.read_kspace(npy(_noise(3, 4, 8, 6)))
+    assert raw.fov == (6, 8, 1)
+    np.testing.assert_array_equal(raw.geometry.position, [[0, 0, 0], [0, 0, 1], [0, 0, 2]])
+
+
+def test_trajectories_of_both_formats_agree(cfl, npy):
+    k = np.random.default_rng(0).uniform(-15.5, 15.5, (5, 16, 3)).astype(np.float32)
+    k[0, 0], k[..., 2] = (15.5, 3, 0), 0
+    ksp = _noise(4, 5, 16)
+    bart = io.read_kspace(
+        cfl(ksp[..., None], "COIL", "PHS2", "PHS1", "READ"), cfl(k.astype(complex), "PHS2", "PHS1", "READ")
+    )
+    numpy = io.read_kspace(npy(ksp), npy(k[..., 1::-1]))
+    for raw in bart, numpy:
+        np.testing.assert_array_equal(raw.ksp[0, 0, 0, 0, 0], ksp)
+        np.testing.assert_array_equal(raw.coord, k[..., 1::-1])
+        assert (raw.grid, raw.calib) == ((32, 32), None)
+    assert io.read_kspace(npy(ksp), npy(k[..., 1::-1]), (24, 20)).image_shape == (1, 24, 20)
+
+
+def test_every_frame_may_have_a_trajectory_of_its_own(cfl):
+    k = np.random.default_rng(0).uniform(-8, 8, (2, 5, 16, 3)).astype(np.complex64)
+    k[..., 2] = 0
+    ksp = cfl(_noise(2, 4, 5, 16, 1), "TIME", "COIL", "PHS2", "PHS1", "READ")
+    raw = io.read_kspace(ksp, cfl(k, "TIME", "PHS2", "PHS1", "READ"))
+    np.testing.assert_array_equal(raw.coord[:, 0, 0, 0, 0], k[..., 1::-1].real)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((2, 8, 8), complex), "zero"),
+        (np.full((2, 8, 8), np.nan, complex), "finite"),
+        (np.full((2, 8, 8), 1e30, complex), "1e+30"),
+        (np.ones((2, 8, 8)), "not complex"),
+        (np.ones((8, 8), complex), "(coils, ky, kx)"),
+        (np.ones((2, 2, 2, 8, 8), complex), "(coils, ky, kx)"),
+        (np.zeros((0, 8, 8), complex), "zero"),
+        (np.array(["text"]), "numbers"),
+    ],
+)
+def test_kspace_that_is_none(npy, array, says):
+    with pytest.raises(io.InputError) as error:
+        io.read_kspace(npy(array))
+    assert says in str(error.value)
+
+
+def test_undersampled_readouts_of_volumes_are_refused(cfl):
+    ksp = _noise(2, 3, 6, 4)
+    ksp[:, 1, 1, 2] = 0
+    with pytest.raises(io.InputError, match="along READ"):
+        io.read_kspace(cfl(ksp, "COIL", "PHS2", "PHS1", "READ"))
+
+
+@pytest.mark.parametrize(
+    ("k", "says"),
+    [
+        (np.full((5, 16, 2), 0.5), "1 / field of view"),
+        (np.full((5, 16, 2), 1e6), "1 / field of view"),
+        (np.full((4, 16, 2), 8.0), "(1, 1, 1, 1, 1, 4, 16)"),
+        (np.full((5, 16, 3), 8.0), "(shots, samples, 2)"),
+        (np.full((5, 16, 2), 8 + 0j), "real"),
+    ],
+)
+def test_trajectories_that_do_not_fit(npy, k, says):
+    with pytest.raises(io.InputError) as error:
+        io.read_kspace(npy(_noise(2, 5, 16)), npy(k))
+    assert says in str(error.value)
+
+
+def test_bart_dimensions_that_do_not_fit(cfl):
+    with pytest.raises(io.InputError, match="2 entries along MAPS"):
+        io.read_maps(cfl(_noise(2, 2, 8, 8), "MAPS", "COIL", "PHS1", "READ"))
+    with pytest.raises(io.InputError, match="2 entries along COEFF"):
+        io.read_kspace(cfl(_noise(2, 2, 8, 8), "COEFF", "COIL", "PHS1", "READ"))
+    k = cfl(np.full((5, 16, 3), 8 + 0j), "PHS2", "PHS1", "READ")
+    with pytest.raises(io.InputError, match="three-dimensional"):
+        io.read_kspace(cfl(_noise(2, 5, 16, 1), "COIL", "PHS2", "PHS1", "READ"), k)
+    with pytest.raises(io.InputError, match="READ is 16"):
+        io.read_kspace(cfl(_noise(2, 5, 16), "COIL", "PHS1", "READ"), k)
+    with pytest.raises(io.InputError, match="2 entries along COIL"):
+        io.read_kspace(
+            cfl(_noise(2, 5, 16, 1), "COIL", "PHS2", "PHS1", "READ"), cfl(_noise(2, 5, 16), "COIL", "PHS1", "READ")
+        )
