@@ -1,6 +1,7 @@
 """From a measurement to its image: maps, slices in batches, samples."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,28 @@ import sigpy as sp
 
 from hggdp_plugin import maps
 from hggdp_plugin.apps.hggdp import HGGDPRecon
+from hggdp_plugin.compression import coil_compression, compress_coils
 from hggdp_plugin.io import RawData
+
+
+def compress(raw: RawData, number: int, log: Callable[[str], None] = print) -> tuple[RawData, np.ndarray]:
+    """Combines the coils of a measurement to virtual ones, found from the calibration data if there are any.
+
+    Args:
+        raw (RawData): The measurement.
+        number (int): Number of virtual coils.
+        log (function): Told in one sentence how much signal is kept.
+
+    Returns:
+        tuple: the measurement in virtual coils, and the matrix (number, coils) that makes them, for maps.
+
+    Raises:
+        ValueError: ``number`` is not between 1 and the number of coils.
+    """
+    matrix, kept = coil_compression(raw.ksp if raw.calib is None else raw.calib, number)
+    log(f"Coils: {raw.ksp.shape[5]} compressed to {number}, {100 * kept:.2f} % of the energy kept.")
+    calib = None if raw.calib is None else compress_coils(matrix, raw.calib)
+    return replace(raw, ksp=compress_coils(matrix, raw.ksp), calib=calib), matrix
 
 
 def estimate_maps(

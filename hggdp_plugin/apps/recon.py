@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-t", "--coord", type=Path, metavar="TRAJ", help="trajectory of .cfl or .npy k-space, in units of 1 / FOV"
     )
+    parser.add_argument("--coils", type=_positive, metavar="N", help="compress to N virtual coils")
     parser.add_argument("--calib-width", type=_positive, metavar="N", help="width of the calibration region")
     method = parser.add_argument_group("method")
     method.add_argument("--prior", help="bundled prior, .safetensors file or published .pth (default: brain-t2)")
@@ -100,17 +101,13 @@ def _recon(argv: Sequence[str] | None) -> None:
 
     # Imported once the input is known to be sound: torch takes seconds to load.
     from hggdp_plugin.apps.hggdp import check_published
-    from hggdp_plugin.apps.measurement import estimate_maps, reconstruct
+    from hggdp_plugin.apps.measurement import reconstruct
     from hggdp_plugin.prior import load_prior
 
     with _refusals(args):
         prior = load_prior(*([args.prior] if args.prior else []), autocast=not args.float32)
         schedule = _schedule(args)
-    mps = (
-        _given_maps(args.mps, raw)
-        if args.mps
-        else estimate_maps(raw, args.calib_width, device, log=lambda line: _say(args, line))
-    )
+    raw, mps = _coils(args, raw, device)
     if args.published_noise:
         with _refusals(args):
             check_published(mps, None, raw.coord)
@@ -186,6 +183,22 @@ def _schedule(args: argparse.Namespace) -> Any:
     if "steps" in options:
         raise ValueError("--steps goes with --schedule hggdp; the fast schedule makes one step a level")
     return NoiseSchedule.fast(**options)
+
+
+def _coils(args: argparse.Namespace, raw: io.RawData, device: sp.Device) -> tuple[io.RawData, Any]:
+    """The measurement in the coils that are asked for, and their maps."""
+    from hggdp_plugin.apps.measurement import compress, estimate_maps
+    from hggdp_plugin.compression import compress_coils
+
+    def log(line: str) -> None:
+        _say(args, line)
+
+    mps = _given_maps(args.mps, raw) if args.mps else None
+    if args.coils:
+        with _refusals(args):
+            raw, matrix = compress(raw, args.coils, log)
+        mps = None if mps is None else compress_coils(matrix, mps)
+    return raw, estimate_maps(raw, args.calib_width, device, log) if mps is None else mps
 
 
 def _given_maps(path: Path, raw: io.RawData) -> Any:

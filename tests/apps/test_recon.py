@@ -116,6 +116,27 @@ def test_array_options_that_do_not_fit(options, prior, tmp_path, capsys, monkeyp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ksp.npy", "maps.npy"]
 
 
+def test_coil_compression(raw, prior, tmp_path, capsys):
+    """With all coils the image is the same, but for the phase, which the first coil gives."""
+    maps = tmp_path / "maps.npy"
+    np.save(maps, np.random.default_rng(0).standard_normal((2, 4, 64, 60)).astype(np.complex64))
+    images = {}
+    for coils in (None, 4, 3):
+        for given in ([], ["--mps", str(maps), "--complex"]):
+            output = tmp_path / f"{coils}{len(given)}.npy"
+            options = [] if coils is None else ["--coils", str(coils)]
+            assert main([str(raw), "-o", str(output), "--prior", prior, "-N", "4", "--float32", *options, *given]) == 0
+            images[coils, bool(given)] = np.load(output)
+    said = capsys.readouterr().out
+    assert "4 compressed to 4, 100.00 % of the energy kept" in said
+    assert "4 compressed to 3, 9" in said
+    for given, coils, bound in ((False, 4, 0.02), (True, 4, 1e-3), (False, 3, 0.2)):
+        reference = images[None, given]
+        assert np.linalg.norm(images[coils, given] - reference) < bound * np.linalg.norm(reference)
+    assert main([str(raw), "-o", str(tmp_path / "no.npy"), "--coils", "5", "--prior", prior, *FAST]) == 2
+    assert "1 to 4 virtual coils" in capsys.readouterr().err
+
+
 def _missing(path):
     pass
 
