@@ -94,7 +94,7 @@ def _recon(argv: Sequence[str] | None) -> None:
     output = args.output or _default_output(args.raw)
     inputs = [path for path in (args.raw, args.mps, args.coord) if path]
     io.check_output(output, inputs=inputs, overwrite=args.overwrite)
-    device = _device(args.gpu)
+    device = find_device(args.gpu)
     start = time.monotonic()
     raw = _read(args)
     _say(args, raw.summary())
@@ -160,7 +160,12 @@ def _say(args: argparse.Namespace, text: str) -> None:
         print(text, flush=True)
 
 
-def _device(gpu: int | None) -> sp.Device:
+def find_device(gpu: int | None) -> sp.Device:
+    """The CPU, or a GPU by its number.
+
+    Raises:
+        InputError: there is no such GPU, or no CuPy to use it with.
+    """
     if gpu is None:
         return sp.cpu_device
     if find_spec("cupy") is None:

@@ -7,13 +7,10 @@ import numpy as np
 
 from hggdp_plugin.io.cfl import dims_to_image, image_to_dims, read_cfl, write_cfl
 from hggdp_plugin.io.errors import InputError
-from hggdp_plugin.io.mrd_image import read_mrd_images, write_mrd_images
+from hggdp_plugin.io.mrd_image import WINDOW_PERCENTILE, read_mrd_images, write_mrd_images
 from hggdp_plugin.io.nifti import read_nifti, write_nifti
 from hggdp_plugin.io.output import check_output, replacing, suffix_of
 from hggdp_plugin.io.raw import RawData
-
-#: Upper end of the grey scale of PNG images and of the window in MRD images, percentile of the magnitude.
-WINDOW_PERCENTILE = 99.8
 
 
 def write_image(

@@ -14,7 +14,13 @@ from hggdp_plugin.io.raw import RawData
 with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
     from ismrmrd import constants
     from ismrmrd.hdf5 import image_header_dtype
+    from ismrmrd.image import Image
     from ismrmrd.meta import Meta
+
+#: Largest grey value of images that are sent to a scanner: 12 bits, as in its DICOM images.
+MAX_GREY = 4095
+#: Upper end of the grey scale, percentile of the magnitude.
+WINDOW_PERCENTILE = 99.8
 
 _COMPLEX = np.dtype([("real", "<f4"), ("imag", "<f4")])  # the names that the standard's other readers expect
 _COPIED = ("version", "measurement_uid", "patient_table_position", "acquisition_time_stamp", "physiology_time_stamp",
@@ -75,6 +81,28 @@ def image_meta(head: np.ndarray, window: tuple[float, float], history: str) -> s
         ImageColumnDir=[f"{v:.18g}" for v in head["phase_dir"]],
     )
     return str(meta.serialize())
+
+
+def mrd_images(image: np.ndarray, raw: RawData, history: str) -> list[Image]:
+    """Makes MRD image objects for sending: magnitudes in 16-bit integers, the brightest voxel :data:`MAX_GREY`.
+
+    Args:
+        image (array): (repetition, contrast, phase, set, slice, y, x).
+        raw (RawData): the measurement that the image was made of.
+        history (str): how the image was made.
+
+    Returns:
+        list of ismrmrd.Image: one per slice, or per volume in 3D, with data (1, z, y, x).
+    """
+    magnitude = np.abs(image)
+    grey = np.rint(magnitude * (MAX_GREY / (magnitude.max() or 1))).astype(np.int16)
+    window = (0.0, float(np.percentile(grey, WINDOW_PERCENTILE)))
+    heads = image_headers(grey, raw).reshape(-1)
+    data = grey.reshape(len(heads), 1, -1, *grey.shape[-2:])
+    return [
+        Image(head.tobytes(), image_meta(head, window, history), data=values)
+        for head, values in zip(heads, data, strict=True)
+    ]
 
 
 def write_mrd_images(
