@@ -16,6 +16,9 @@ from hggdp_plugin.schedule import NoiseSchedule
 
 #: Conjugate gradient iterations of the least-squares image that gives the scale and the start.
 LEAST_SQUARES_ITERATIONS = 15
+#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. Chosen on validation
+#: data (benchmarks/noise.py).
+NOISE_SHARE = 0.3
 
 
 class HGGDPRecon(sp.app.App):
@@ -102,7 +105,7 @@ class HGGDPRecon(sp.app.App):
             if lamda is not None:
                 variance = (lamda**0.5 / abs(self.scale)) ** 2
             else:
-                variance = 0.0 if closed_form else self._noise(coord, comm)
+                variance = 0.0 if closed_form else NOISE_SHARE * self._noise(coord, comm)
             # The prior's noise levels are per real channel, which carries half the complex variance.
             self.lamda = xp.asarray(0.5 * variance, xp.float32)
             if self.schedule.published_noise:
