@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 from hggdp_plugin.io import InputError
 
 
-def run(name: str, func: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+def run(
+    name: str,
+    func: Callable[[Sequence[str] | None], int | None],
+    argv: Sequence[str] | None = None,
+    refusal: type[ValueError] = InputError,
+) -> int:
     """Calls a command and turns what the user can mend into one line on stderr.
 
     Anything else is a defect of the package and keeps its traceback.
@@ -17,6 +22,7 @@ def run(name: str, func: Callable[[Sequence[str] | None], int | None], argv: Seq
         name: The command's name as the user typed it, such as ``"recon"``.
         func: The command; takes the arguments and returns an exit code, None meaning 0.
         argv: The arguments, or None for those of the process.
+        refusal: What the command raises at bad input.
 
     Returns:
         The exit code: that of ``func``; 2 for bad input or a file that cannot be read or written; 130 when
@@ -30,7 +36,7 @@ def run(name: str, func: Callable[[Sequence[str] | None], int | None], argv: Seq
         # The interpreter flushes what is left when it exits: give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (InputError, OSError) as error:
+    except (refusal, OSError) as error:
         print(f"hggdp {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

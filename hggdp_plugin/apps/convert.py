@@ -1,18 +1,18 @@
-"""Command line: bring a published HGGDP checkpoint into this package's format."""
+"""``hggdp convert``: brings a published HGGDP checkpoint into this package's format."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hggdp_plugin.apps import _cli
+from hggdp_plugin.apps._cli import run
 from hggdp_plugin.checkpoint import save_model
 from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS
 from hggdp_plugin.published import read_published
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of ``hggdp convert``."""
+    """The options of ``hggdp convert``."""
     p = argparse.ArgumentParser(
         prog="hggdp convert", description="Convert a published HGGDP checkpoint (.pth) to a prior (.safetensors)."
     )
@@ -30,24 +30,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    return _cli.run("convert", _convert, argv)
+    """Runs ``hggdp convert``; returns the exit code."""
+    return run("convert", _convert, argv, refusal=ValueError)
 
 
-def _convert(argv: Sequence[str] | None) -> int:
+def _convert(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
-    try:
-        if args.output.suffix != ".safetensors":
-            raise ValueError(f"{args.output}: the name of a prior ends in .safetensors")
-        if args.output.exists() and not args.overwrite:
-            raise ValueError(f"{args.output}: exists; --overwrite replaces it")
-        network = read_published(args.checkpoint, args.sigmas)
-    except ValueError as e:
-        print(f"hggdp convert: {e}", file=sys.stderr)
-        return 2
+    if args.output.suffix != ".safetensors":
+        raise ValueError(f"{args.output}: the name of a prior ends in .safetensors")
+    if args.output.exists() and not args.overwrite:
+        raise ValueError(f"{args.output}: exists; --overwrite replaces it")
+    network = read_published(args.checkpoint, args.sigmas)
     save_model(args.output, network, {"source": args.checkpoint.name})
     print(f"{args.output}: {network.views} views, width {network.config['width']}, {len(network.sigmas)} noise levels")
-    return 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import Any
 import sigpy as sp
 
 from hggdp_plugin import io
-from hggdp_plugin.apps._cli import run
+from hggdp_plugin.apps._cli import positive, run
+from hggdp_plugin.io.output import suffix_of
 
 _DESCRIPTION = """
 Reconstructs an ISMRMRD raw data file, or k-space from BART or NumPy: noise prewhitening, coil sensitivity maps by
@@ -39,19 +40,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-t", "--coord", type=Path, metavar="TRAJ", help="trajectory of .cfl or .npy k-space, in units of 1 / FOV"
     )
-    parser.add_argument("--coils", type=_positive, metavar="N", help="compress to N virtual coils")
-    parser.add_argument("--calib-width", type=_positive, metavar="N", help="width of the calibration region")
+    parser.add_argument("--coils", type=positive, metavar="N", help="compress to N virtual coils")
+    parser.add_argument("--calib-width", type=positive, metavar="N", help="width of the calibration region")
     method = parser.add_argument_group("method")
     method.add_argument("--prior", help="bundled prior, .safetensors file or published .pth (default: brain-t2)")
     method.add_argument(
         "--schedule", choices=("fast", "hggdp"), default="fast", help="one step a level, or the published 10 x 80"
     )
-    method.add_argument("-N", "--levels", type=_positive, help="noise levels")
-    method.add_argument("-K", "--steps", type=_positive, help="steps per level (hggdp only)")
+    method.add_argument("-N", "--levels", type=positive, help="noise levels")
+    method.add_argument("-K", "--steps", type=positive, help="steps per level (hggdp only)")
     method.add_argument(
         "--published-noise", action="store_true", help="to the letter as published (hggdp only; Cartesian data)"
     )
-    method.add_argument("-S", "--samples", type=_positive, default=1, help="reconstructions to average (default 1)")
+    method.add_argument("-S", "--samples", type=positive, default=1, help="reconstructions to average (default 1)")
     method.add_argument("-s", "--seed", type=int, default=0, help="of the noise (default 0)")
     method.add_argument(
         "-r",
@@ -60,22 +61,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="noise variance of a k-space sample; 0: exact data consistency (default: measured)",
     )
     method.add_argument(
-        "--max-cg-iter", type=_positive, default=5, metavar="N", help="conjugate gradients a step (default 5)"
+        "--max-cg-iter", type=positive, default=5, metavar="N", help="conjugate gradients a step (default 5)"
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "-g", "--gpu", type=int, nargs="?", const=0, metavar="ID", help="use a GPU (default: the first)"
     )
-    machine.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="slices at a time (default 8)")
+    machine.add_argument("--batch-size", type=positive, default=8, metavar="N", help="slices at a time (default 8)")
     machine.add_argument("--float32", action="store_true", help="run the network in full precision, not bfloat16")
     machine.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     return parser
-
-
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
-    return value
 
 
 def _variance(text: str) -> float:
@@ -99,7 +94,7 @@ def _recon(argv: Sequence[str] | None) -> None:
     raw = _read(args)
     _say(args, raw.summary())
 
-    # Imported once the input is known to be sound: torch takes seconds to load.
+    # Imported once the input is known to be sound, so that a mistake is told soon.
     from hggdp_plugin.apps.hggdp import check_published
     from hggdp_plugin.apps.measurement import reconstruct
     from hggdp_plugin.prior import load_prior
@@ -130,12 +125,12 @@ def _recon(argv: Sequence[str] | None) -> None:
 
 
 def _default_output(raw: Path) -> Path:
-    suffix = {".cfl": ".cfl", ".hdr": ".cfl", ".npy": ".npy"}.get(raw.suffix, ".h5")
+    suffix = {".cfl": ".cfl", ".hdr": ".cfl", ".npy": ".npy"}.get(suffix_of(raw), ".h5")
     return raw.with_name(f"{raw.stem}_hggdp{suffix}")
 
 
 def _read(args: argparse.Namespace) -> io.RawData:
-    if args.raw.suffix not in io.ARRAY_SUFFIXES:
+    if suffix_of(args.raw) not in io.ARRAY_SUFFIXES:
         if args.coord:
             raise io.InputError("--coord", "ISMRMRD files have their own trajectory", "leave it out")
         return io.read_raw(args.raw, args.group)

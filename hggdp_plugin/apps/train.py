@@ -1,4 +1,4 @@
-"""Command line: train a score prior on one's own images."""
+"""``hggdp train``: trains a score prior on one's own images."""
 
 import argparse
 import re
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from hggdp_plugin.apps._cli import positive
+from hggdp_plugin.apps._cli import positive, run
+from hggdp_plugin.io import InputError
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of ``hggdp train``."""
+    """The options of ``hggdp train``."""
     p = argparse.ArgumentParser(
         prog="hggdp train",
         description="Train a score prior. The same command, run again after a stop, continues where it was.",
@@ -19,7 +20,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("data", nargs="+", type=Path, help="files or folders of complex images (.h5, .npy, .cfl)")
     p.add_argument("-o", "--output", type=Path, required=True, help="prior to write, .safetensors")
     p.add_argument("--val", nargs="+", type=Path, default=[], help="images for the validation figures")
-    p.add_argument("--init", help="prior to start from: a bundled name or a file")
+    p.add_argument(
+        "--init", help="prior to start from, a bundled name or a file, with its architecture, views and widths"
+    )
     p.add_argument(
         "--architecture", choices=("unet", "refinenet"), default="unet", help="refinenet: the published network"
     )
@@ -54,19 +57,17 @@ def _duration(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Runs ``hggdp train``; returns the exit code."""
+    return run("train", _train, argv, refusal=ValueError)
+
+
+def _train(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
     if find_spec("lightning") is None:
-        print("hggdp train: needs Lightning; run: pip install 'hggdp_plugin[train]'", file=sys.stderr)
-        return 2
+        raise InputError("training", "it needs the package lightning", "pip install 'hggdp_plugin[train]'")
     from hggdp_plugin.training.run import train
 
-    try:
-        train(args)
-    except (ValueError, OSError) as e:
-        print(f"hggdp train: {' '.join(str(e).split())}", file=sys.stderr)
-        return 2
-    return 0
+    train(args)
 
 
 if __name__ == "__main__":
