@@ -98,7 +98,7 @@ def reconstruct(
     frames, coils = raw.ksp.shape[:5], raw.ksp.shape[5]
     if lamda is None and raw.whitened and coils > 1:
         lamda = 1.0
-    mps = np.broadcast_to(mps, (*frames, coils, *raw.grid)).reshape(-1, coils, *raw.grid)
+    mps = np.broadcast_to(mps, (frames[4], coils, *raw.grid))
     ksp = raw.ksp.reshape(-1, *raw.ksp.shape[5:])
     image = np.zeros((len(ksp), *raw.grid), np.complex64)
     measured = np.flatnonzero(ksp.any(axis=tuple(range(1, ksp.ndim))))
@@ -108,7 +108,7 @@ def reconstruct(
         part = measured[start : start + batch_size]
         coord = None if raw.coord is None else _coord(raw, np.unravel_index(part[0], frames))
         for sample in range(samples):
-            app = HGGDPRecon(ksp[part], mps[part], lamda=lamda, coord=coord, seed=seed + sample, **options)
+            app = HGGDPRecon(ksp[part], mps[part % frames[4]], lamda=lamda, coord=coord, seed=seed + sample, **options)
             image[part] += sp.to_device(app.run()) / samples
     return raw.to_image(image.reshape(*frames, *raw.grid))
 
