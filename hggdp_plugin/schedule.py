@@ -44,12 +44,17 @@ class NoiseSchedule:
         """Check the values.
 
         Raises:
-            ValueError: No levels, a level that is not positive, no steps, or options that do not go together.
+            ValueError: No levels, a level or step size that is not positive, no steps, negative noise, or options that
+                do not go together.
         """
         if not self.sigmas or not all(0 < sigma < float("inf") for sigma in self.sigmas):
             raise ValueError(f"sigmas: need at least one noise level, all positive; got {self.sigmas}")
         if self.steps < 1:
             raise ValueError(f"steps: need at least one step per level; got {self.steps}")
+        if not 0 < self.eps < float("inf"):
+            raise ValueError(f"eps: expected a positive step size; got {self.eps}")
+        if not 0 <= self.eta < float("inf"):
+            raise ValueError(f"eta: expected a noise of 0 or more; got {self.eta}")
         if self.noises < 1 or (self.noises > 1 and not self.published_noise):
             raise ValueError(f"noises: expected 1, or more with published_noise; got {self.noises}")
         if self.published_noise and (not self.langevin or self.eta or self.momentum or self.turn):

@@ -52,6 +52,8 @@ def test_the_fast_schedule_has_one_step_a_level():
         ("sigmas", {"sigmas": (float("nan"),)}),
         ("sigmas", {"sigmas": (float("inf"), 1.0)}),
         ("steps", {"sigmas": (1.0,), "steps": 0}),
+        ("eps", {"sigmas": (1.0,), "eps": 0.0}),
+        ("eta", {"sigmas": (1.0,), "eta": -0.1}),
         ("noises", {"sigmas": (1.0,), "noises": 2}),
         ("noises", {"sigmas": (1.0,), "noises": 0, "published_noise": True, "langevin": True}),
         ("published_noise", {"sigmas": (1.0,), "published_noise": True}),

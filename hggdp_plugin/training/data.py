@@ -44,6 +44,10 @@ def _slices(file: Path) -> list[np.ndarray]:
     array = _read(file)
     if array.ndim < 2 or not np.iscomplexobj(array):
         raise ValueError(f"{file}: expected complex images (..., H, W), got {array.dtype} {array.shape}")
+    if min(array.shape[-2:]) < 2:
+        raise ValueError(
+            f"{file}: images of {array.shape[-2]} x {array.shape[-1]} pixels cannot fill a crop; need 2 x 2"
+        )
     if not np.isfinite(array).all():
         raise ValueError(f"{file}: has NaN or infinite values; remove them before training")
     slices = array.reshape(-1, *array.shape[-2:])

@@ -75,7 +75,12 @@ def write_bad(path, kind):
     elif path.suffix == ".npy":
         np.save(
             path,
-            {"real": np.ones((8, 8)), "nan": np.full((8, 8), np.nan + 0j), "zeros": np.zeros((8, 8), complex)}[kind],
+            {
+                "real": np.ones((8, 8)),
+                "nan": np.full((8, 8), np.nan + 0j),
+                "zeros": np.zeros((8, 8), complex),
+                "line": np.ones((8, 1), complex),
+            }[kind],
         )
     else:
         with h5py.File(path, "w") as file:
@@ -99,6 +104,7 @@ def write_bad(path, kind):
         ("a.npy", "real"),
         ("a.npy", "nan"),
         ("a.npy", "zeros"),
+        ("a.npy", "line"),
         ("a.h5", "no image"),
         ("a.h5", "group"),
         ("a.h5", "integers without a step"),
