@@ -22,7 +22,7 @@ __all__ = [
     "load_prior",
 ]
 
-# Loaded on first use: torch takes seconds, which reading a file or asking for help should not.
+# Loaded on first use: SigPy and torch, which SigPy imports where it finds it, take seconds.
 _HOMES = {
     "AnnealedLangevin": "alg",
     "HGGDPRecon": "apps.hggdp",

@@ -52,7 +52,7 @@ def low_resolution_maps(ksp: Any, width: int = CALIB_WIDTH, device: sp.Device = 
 
     Args:
         ksp (array): k-space (coils, H, W).
-        width (int): Width of the window in k-space.
+        width (int): Width at half maximum of the window in k-space, a triangle along each axis.
         device (Device): Where to compute.
 
     Returns:

@@ -43,7 +43,7 @@ def denoising_loss(model: Any, x: Tensor, sigma: Tensor, generator: torch.Genera
     References:
         Vincent, P. (2011). A connection between score matching and denoising autoencoders. Neural Computation, 23(7).
         Quan, C., et al. (2021). Homotopic gradients of generative density priors for MR image reconstruction.
-        IEEE TMI, 40(12), 3265-3278, eq. for multi-view noise.
+        IEEE TMI, 40(12), 3265-3278.
     """
     clean = x.repeat(1, model.views, 1, 1)
     noise = torch.randn(clean.shape, generator=generator, device=x.device)
