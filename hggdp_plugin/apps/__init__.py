@@ -1,0 +1,1 @@
+"""What a user runs: the SigPy app, and the command lines."""
