@@ -1,6 +1,7 @@
 """HGGDP reconstruction as a SigPy app."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class HGGDPRecon(sp.app.App):
         prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``.
         lamda (None or float): Noise variance :math:`\lambda = E|n|^2` of a sample of ``y`` of weight 1, in its units
             squared (prewhitened data: 1). 0: exact consistency. None: 0 for one coil of unit sensitivity on a Cartesian
-            grid, else measured from the periphery of k-space.
+            grid, else :data:`NOISE_SHARE` of what is measured at the periphery of k-space.
         weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. None, Cartesian: the
             samples that are not zero.
         coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
@@ -82,6 +83,10 @@ class HGGDPRecon(sp.app.App):
     ) -> None:
         self.device = sp.Device(device)
         self.schedule = schedule or NoiseSchedule.fast()
+        if not isinstance(prior, str | Path | ScorePrior | None):
+            raise ValueError(
+                f"prior: expected its name, its file or a ScorePrior, got {prior!r}; lamda is the next argument"
+            )
         self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
         check_arguments(y, mps, lamda, weights, coord)
         check_counts(coil_batch_size=coil_batch_size, max_cg_iter=max_cg_iter)
