@@ -115,7 +115,7 @@ class ScorePrior(sp.prox.Prox):
         # Below the lowest level the score does not change, but the difference would drown in rounding.
         sigma = max(sigma, self.model.sigma_min / self.views**0.5)
         with sp.get_device(x):
-            return (self.denoise(x, sigma, rng) - x) / np.float32(sigma**2)
+            return ((self.denoise(x, sigma, rng) - x) / np.float32(sigma**2)).astype(np.complex64)
 
     def _prox(self, alpha: float, input: Any) -> Any:
         return self.denoise(input, float(self.lamda * alpha) ** 0.5)

@@ -52,6 +52,8 @@ class L2DataConsistency(sp.prox.Prox):
         super().__init__(A.ishape)
 
     def _prox(self, alpha: float, input: Any) -> Any:
+        if alpha == 0:
+            return input
         xp = self.device.xp
         with self.device:
             weight = self.lamda / alpha

@@ -43,6 +43,11 @@ def test_score_and_denoiser_belong_together(prior, device):
     np.testing.assert_allclose(sp.to_device(x + sigma**2 * score), sp.to_device(denoised), atol=1e-5)
 
 
+def test_double_precision_in_single_precision_out(prior):
+    x = images(16, 16).astype(np.complex128)
+    assert prior.denoise(x, 0.1).dtype == prior.score(x, 0.1).dtype == np.complex64
+
+
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("sigma", [0.07, 0.3, 0.55])
 def test_the_score_of_a_normal_distribution(views, sigma):

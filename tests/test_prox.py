@@ -67,6 +67,14 @@ def test_the_result_is_optimal(device):
         assert float(device.xp.linalg.norm(gradient)) < 1e-4 * scale
 
 
+def test_a_step_of_zero_changes_nothing(device):
+    A, y, closed = single_coil(device, mask())
+    x = sp.to_device(complex_array(*SHAPE), device)
+    for lamda in (0.0, lamda_of_each_slice(device)):
+        assert (L2DataConsistency(A, y, lamda, **closed)(0, x) == x).all()
+        assert (L2DataConsistency(A, y, lamda)(0, x) == x).all()
+
+
 def test_the_input_is_left_as_it_was(device):
     A, y, closed = single_coil(device, mask())
     x = sp.to_device(complex_array(*SHAPE), device)
