@@ -17,8 +17,8 @@ from hggdp_plugin.schedule import NoiseSchedule
 
 #: Conjugate gradient iterations of the least-squares image that gives the scale and the start.
 LEAST_SQUARES_ITERATIONS = 15
-#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation
-#: data 0.2 and 0.3 are the best of 0.1 to 1 (benchmarks/noise.py).
+#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data
+#: 0.2 and 0.3 are the best of 0.1 to 1 (benchmarks/noise.py).
 NOISE_SHARE = 0.3
 
 
