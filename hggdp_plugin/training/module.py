@@ -77,8 +77,8 @@ class ScoreTraining(lightning.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Draw a batch and return its denoising loss."""
         step_seed = (self.seed * 1_000_003 + self.global_rank) * 10_000_019 + self.global_step
-        draw = torch.Generator().manual_seed(step_seed)
-        noise = torch.Generator(self.device).manual_seed(step_seed + 1)
+        draw = torch.Generator().manual_seed(2 * step_seed)
+        noise = torch.Generator(self.device).manual_seed(2 * step_seed + 1)
         x = self.source.draw(self.batch_size, draw)
         sigma = draw_sigma(self.model, len(x), noise)
         loss = denoising_loss(self.model, x, sigma, noise)
