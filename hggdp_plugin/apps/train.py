@@ -10,6 +10,8 @@ from pathlib import Path
 from hggdp_plugin.apps._cli import positive, run
 from hggdp_plugin.io import InputError
 
+AUGMENTATIONS = ("flip", "phase", "smooth_phase", "intensity", "shading", "zoom")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of ``hggdp train``."""
@@ -17,7 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="hggdp train",
         description="Train a score prior. The same command, run again after a stop, continues where it was.",
     )
-    p.add_argument("data", nargs="+", type=Path, help="files or folders of complex images (.h5, .npy, .cfl)")
+    p.add_argument(
+        "data", nargs="+", type=Path, help="files or folders of complex images (.h5, .npy, .cfl, .mat), or of raw data"
+    )
     p.add_argument("-o", "--output", type=Path, required=True, help="prior to write, .safetensors")
     p.add_argument("--val", nargs="+", type=Path, default=[], help="images for the validation figures")
     p.add_argument(
@@ -34,26 +38,43 @@ def build_parser() -> argparse.ArgumentParser:
         help="channels per resolution level (default 64 128 192); refinenet: at full resolution (default 128)",
     )
     p.add_argument("--steps", type=positive, default=10_000, help="training steps (default 10000)")
-    p.add_argument("--batch-size", type=positive, default=8, help="crops per step (default 8)")
+    p.add_argument("--batch-size", type=positive, default=8, help="crops per step and device (default 8)")
     p.add_argument("--crop", type=positive, default=128, help="crop size in pixels (default 128)")
+    p.add_argument(
+        "--without",
+        nargs="+",
+        choices=AUGMENTATIONS,
+        default=[],
+        help=f"augmentation to leave out: {', '.join(AUGMENTATIONS)}",
+        metavar="NAME",
+    )
     p.add_argument("--lr", type=float, default=8e-4, help="peak learning rate (default 8e-4)")
     p.add_argument(
         "--max-time",
         type=_duration,
-        metavar="DD:HH:MM:SS",
-        help="stop after this time, all starts of the run together, and write what is there",
+        help="stop this start after a time, such as 9m, 1h30m or DD:HH:MM:SS, and write the prior as it is",
     )
     p.add_argument("--val-every", type=positive, default=1000, help="steps between validations (default 1000)")
     p.add_argument("-s", "--seed", type=int, default=0)
     p.add_argument("--float32", action="store_true", help="full precision instead of bfloat16 autocast")
-    p.add_argument("--devices", default="auto", help="number of GPUs or CPU processes (default: all GPUs)")
+    p.add_argument("--compile", action="store_true", help="compile the network: minutes at the start, for a GPU")
+    p.add_argument(
+        "--devices", type=_devices, default="auto", help="number of GPUs or CPU processes (default: all GPUs)"
+    )
     return p
 
 
-def _duration(text: str) -> str:
-    if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", text):
-        raise argparse.ArgumentTypeError(f"{text}: give days, hours, minutes and seconds, as 00:01:30:00")
-    return text
+def _duration(text: str) -> float:
+    """Seconds in ``1d2h3m4s``, any of them, or in ``DD:HH:MM:SS``."""
+    short = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?"
+    found = re.fullmatch(short, text) or re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", text)
+    if not found or not text:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a time such as 9m, 1h30m, 90s or 00:01:30:00")
+    return sum(int(n or 0) * unit for n, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+
+
+def _devices(text: str) -> str | int:
+    return text if text == "auto" else positive(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

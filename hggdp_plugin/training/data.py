@@ -1,78 +1,13 @@
-"""Training images in, augmented batches out."""
+"""Augmented batches of training images."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import h5py
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-SUFFIXES = (".h5", ".npy", ".cfl")
-
-
-def load_images(paths: Sequence[str | Path]) -> list[Tensor]:
-    """Read complex images, each slice divided by its maximum magnitude.
-
-    Args:
-        paths: Files or folders of files: ``.npy`` and ``.cfl`` arrays of complex images (..., H, W), and ``.h5`` files
-            with a dataset ``image``, complex (..., H, W) or integer (N, 2, H, W) with the attribute ``step`` and
-            channels real, imaginary.
-
-    Returns:
-        list of Tensor: Real (2, H, W), float32, channels real and imaginary; empty slices are left out.
-
-    Raises:
-        ValueError: A path has no readable image; the message names it.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        found = sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES) if path.is_dir() else [path]
-        if not found:
-            raise ValueError(f"{path}: no training images here; expected files ending in {', '.join(SUFFIXES)}")
-        files += found
-    images = [torch.from_numpy(image) for file in files for image in _slices(file)]
-    if not images:
-        raise ValueError(f"{', '.join(map(str, paths))}: all images are empty; nothing to train on")
-    return images
-
-
-def _slices(file: Path) -> list[np.ndarray]:
-    array = _read(file)
-    if array.ndim < 2 or not np.iscomplexobj(array):
-        raise ValueError(f"{file}: expected complex images (..., H, W), got {array.dtype} {array.shape}")
-    if min(array.shape[-2:]) < 2:
-        raise ValueError(
-            f"{file}: images of {array.shape[-2]} x {array.shape[-1]} pixels cannot fill a crop; need 2 x 2"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(f"{file}: has NaN or infinite values; remove them before training")
-    slices = array.reshape(-1, *array.shape[-2:])
-    peaks = np.abs(slices).max(axis=(1, 2))
-    return [
-        (np.stack([s.real, s.imag]) / peak).astype(np.float32)
-        for s, peak in zip(slices, peaks, strict=True)
-        if peak > 0
-    ]
-
-
-def _read(file: Path) -> np.ndarray:
-    if file.suffix != ".h5":
-        from hggdp_plugin.io import read_array
-
-        return read_array(file)
-    try:
-        with h5py.File(file, "r") as h5:
-            data = h5["image"][()]
-            if np.issubdtype(data.dtype, np.integer):
-                real = data.astype(np.float32) * np.float32(h5["image"].attrs["step"])
-                data = real[:, 0] + 1j * real[:, 1]
-    except (OSError, KeyError, IndexError, TypeError) as e:
-        raise ValueError(f"{file}: not a training file with a dataset 'image' ({e})") from e
-    return data
 
 
 @dataclass(frozen=True)
@@ -97,6 +32,21 @@ class Augmentation:
     shading: float = 0.3
     zoom: float = 1.25
 
+    def without(self, names: Iterable[str]) -> "Augmentation":
+        """The same with some attributes switched off."""
+        return replace(self, **{name: OFF[name] for name in names})
+
+
+#: The value of each attribute of :class:`Augmentation` that switches it off.
+OFF: dict[str, Any] = {
+    "flip": False,
+    "phase": False,
+    "smooth_phase": 0.0,
+    "intensity": 1.0,
+    "shading": 0.0,
+    "zoom": 1.0,
+}
+
 
 class BatchSource:
     """Draws augmented crops from images in memory, on the device where the images are.
@@ -108,9 +58,17 @@ class BatchSource:
     """
 
     def __init__(self, images: Sequence[Tensor], crop: int = 128, augmentation: Augmentation | None = None) -> None:
-        self.images = [_at_least(image, crop) for image in images]
+        images = [at_least(image, crop) for image in images]
         self.crop = crop
         self.augmentation = augmentation or Augmentation()
+        # One after the other in one vector, so that crops of images of different sizes are drawn at once.
+        self.pixels = torch.cat([image.flatten(1) for image in images], dim=1)
+        self.sizes = torch.tensor([image.shape[1:] for image in images])
+        self.starts = self.sizes.prod(1).cumsum(0) - self.sizes.prod(1)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.sizes)
 
     def __deepcopy__(self, memo: object) -> "BatchSource":
         """Itself: the averaging of weights copies the whole training module, and must not double the images."""
@@ -118,14 +76,12 @@ class BatchSource:
 
     def to(self, device: torch.device) -> "BatchSource":
         """Move the images to a device, in place."""
-        self.images = [image.to(device) for image in self.images]
+        self.pixels = self.pixels.to(device)
         return self
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n crops, real (n, 2, crop, crop); all randomness comes from ``generator`` (a CPU generator)."""
-        index = torch.randint(len(self.images), (n,), generator=generator).tolist()
-        batch = torch.stack([self._crop(self.images[i], generator) for i in index])
-        a, device = self.augmentation, batch.device
+        a, device = self.augmentation, self.pixels.device
 
         def uniform(*shape: int) -> Tensor:
             return (2 * torch.rand(n, *shape, generator=generator) - 1).to(device)
@@ -133,12 +89,13 @@ class BatchSource:
         def half() -> Tensor:
             return (uniform(1, 1) > 0).float()
 
+        batch = self.pixels[:, self._crops(n, generator).to(device)].transpose(0, 1)
         if a.zoom > 1:
-            chosen = half()[:, 0, 0] > 0
-            batch[chosen] = _zoomed(batch, a.zoom ** uniform(), uniform(2) / self.crop)[chosen]
-        if a.flip:
-            turns = torch.randint(8, (n,), generator=generator).tolist()
-            batch = torch.stack([_turned(image, k) for image, k in zip(batch, turns, strict=True)])
+            # Chosen on the CPU: a device would have to be waited for.
+            chosen = (torch.rand(n, generator=generator) < 0.5).nonzero()[:, 0].to(device)
+            zoom, shift = a.zoom ** uniform()[chosen], uniform(2)[chosen] / self.crop
+            if len(chosen):
+                batch[chosen] = _zoomed(batch[chosen], zoom, shift)
         magnitude = a.intensity ** uniform(1, 1)
         if a.shading:
             magnitude = magnitude * (1 + a.shading * half() * _smooth(uniform(3, 3), self.crop))
@@ -150,22 +107,28 @@ class BatchSource:
         z = torch.complex(batch[:, 0], batch[:, 1]) * torch.polar(*torch.broadcast_tensors(magnitude, angle))
         return torch.stack([z.real, z.imag], dim=1)
 
-    def _crop(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        y, x = (int(torch.randint(s - self.crop + 1, (1,), generator=generator)) for s in image.shape[1:])
-        return image[:, y : y + self.crop, x : x + self.crop]
+    def _crops(self, n: int, generator: torch.Generator) -> Tensor:
+        """Where in ``pixels`` n crops are, flipped and turned or not: indices (n, crop, crop)."""
+        image = torch.randint(len(self), (n,), generator=generator)
+        corner = (torch.rand(n, 2, generator=generator) * (self.sizes[image] - self.crop + 1)).long()
+        along = torch.arange(self.crop).expand(n, 2, -1)
+        transposed = torch.zeros(n, 1, 1, dtype=torch.bool)
+        if self.augmentation.flip:
+            flipped = torch.randint(2, (n, 2, 1), generator=generator).bool()
+            along = torch.where(flipped, along.flip(2), along)
+            transposed = torch.randint(2, (n, 1, 1), generator=generator).bool()
+        y, x = (corner[:, :, None] + along).unbind(1)
+        width = self.sizes[image, 1]
+        index = (self.starts[image, None] + y * width[:, None])[:, :, None] + x[:, None, :]
+        return torch.where(transposed, index.transpose(1, 2), index)
 
 
-def _at_least(image: Tensor, size: int) -> Tensor:
+def at_least(image: Tensor, size: int) -> Tensor:
     """Reflect an image (2, H, W) at its lower borders until it is at least size x size."""
     while min(image.shape[1:]) < size:
         pad = [min(max(size - s, 0), s - 1) for s in image.shape[1:]]
         image = functional.pad(image[None], (0, pad[1], 0, pad[0]), mode="reflect")[0]
     return image
-
-
-def _turned(image: Tensor, k: int) -> Tensor:
-    image = image.rot90(k % 4, (1, 2))
-    return image.flip(2) if k >= 4 else image
 
 
 def _zoomed(batch: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:

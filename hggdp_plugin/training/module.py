@@ -6,9 +6,9 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hggdp_plugin.training.data import BatchSource
+from hggdp_plugin.training.data import BatchSource, at_least
 from hggdp_plugin.training.loss import denoising_loss, draw_sigma
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -33,7 +33,7 @@ class ScoreTraining(lightning.LightningModule):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         source: BatchSource,
         validation: Sequence[Tensor] = (),
         batch_size: int = 8,
@@ -43,8 +43,8 @@ class ScoreTraining(lightning.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model: Any = model
-        self.source, self.validation = source, validation
+        self.model = model
+        self.source, self.validation = source, [at_least(image, model.stride) for image in validation]
         self.batch_size, self.steps, self.learning_rate, self.warmup = batch_size, steps, learning_rate, warmup
         self.seed = seed
         self.validation_psnr: dict[float, float] = {}
@@ -85,16 +85,21 @@ class ScoreTraining(lightning.LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, index: Any, batch_idx: int) -> None:
-        """Measure the denoising error of one image at each level, with the same noise every time."""
-        image = self.validation[int(index)].to(self.device)[None]
+    def denoise(self, number: int, sigma: float, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A validation image, the same with noise, and denoised; all real (1, 2K, H, W)."""
+        image = self.validation[number].to(self.device)[None]
         stride = self.model.stride
         h, w = (s // stride * stride for s in image.shape[2:])
         clean = image[..., :h, :w].repeat(1, self.model.views, 1, 1)
-        generator = torch.Generator(self.device).manual_seed(int(index))
+        noisy = clean + sigma * torch.randn(clean.shape, generator=noise, device=self.device)
+        # Not compiled, if the network is: images may be of many sizes.
+        return clean, noisy, self.model.forward(noisy, torch.full((1,), sigma, device=self.device)).float()
+
+    def validation_step(self, index: Any, batch_idx: int) -> None:
+        """Measure the denoising error of one image at each level, with the same noise every time."""
+        noise = torch.Generator(self.device).manual_seed(int(index))
         for sigma in VALIDATION_SIGMAS:
-            noisy = clean + sigma * torch.randn(clean.shape, generator=generator, device=self.device)
-            denoised = self.model(noisy, torch.full((1,), sigma, device=self.device)).float()
+            clean, _, denoised = self.denoise(int(index), sigma, noise)
             error = (denoised - clean).unflatten(1, (self.model.views, 2)).mean(1)
             self.log(f"mse_{sigma:g}", error.square().sum(1).mean(), on_epoch=True, batch_size=1, sync_dist=True)
 

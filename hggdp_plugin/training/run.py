@@ -1,35 +1,34 @@
 """One training run: images in, a prior's file out, resumable in between."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hggdp_plugin.checkpoint import build_model, load_model, save_model
-from hggdp_plugin.training.data import BatchSource, load_images
+from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures
+from hggdp_plugin.training.data import Augmentation, BatchSource
+from hggdp_plugin.training.images import load_images
 from hggdp_plugin.training.module import ScoreTraining
 
 #: Steps between checkpoints: what a stop can cost at most.
 CHECKPOINT_EVERY = 200
 
 
-class Averaging(EMAWeightAveraging):
-    """Averages the weights, and leaves the average in the network also if a resumed run finds no step left to do."""
-
-    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Copy the average into the network; to do so again after ``on_train_end`` changes nothing."""
-        self.on_train_end(trainer, pl_module)
+#: What may differ between the starts of a run; the rest makes its course.
+MAY_CHANGE = ("output", "val", "val_every", "max_time", "devices", "compile", "steps")
 
 
 def train(args: Any) -> dict[str, Any]:
     """Train as the command line says and write the prior.
 
-    The run's state lives in the folder ``<output>.run``: the latest checkpoint and, one for every start, metrics.csv
-    and TensorBoard events. If it has a checkpoint, the run continues from there.
+    The run's state lives in the folder ``<output>.run``: its arguments, the latest checkpoint, sample pictures and, one
+    for every start, metrics.csv and TensorBoard events. If it has a checkpoint, the run continues from there.
 
     Args:
         args (Namespace): As :func:`hggdp_plugin.apps.train.build_parser` makes it.
@@ -38,7 +37,8 @@ def train(args: Any) -> dict[str, Any]:
         dict: The description written into the prior's file.
 
     Raises:
-        ValueError: Unusable images, prior or output, named in the message.
+        ValueError: Unusable images, prior or output, arguments that are not those the run began with, or a training
+            that diverged; the message says which.
     """
     output: Path = args.output
     if output.suffix != ".safetensors" or not output.resolve().parent.is_dir():
@@ -48,31 +48,27 @@ def train(args: Any) -> dict[str, Any]:
     network = _network(args)
     module = ScoreTraining(
         network,
-        BatchSource(load_images(args.data), args.crop),
+        BatchSource(load_images(args.data), args.crop, Augmentation().without(args.without)),
         _spread(load_images(args.val)) if args.val else [],
         batch_size=args.batch_size,
         steps=args.steps,
         learning_rate=args.lr,
         seed=args.seed,
     )
-    trainer = _trainer(args, folder)
-    last = folder / "last.ckpt"
-    with warnings.catch_warnings():
-        # The loaders only count: workers would cost more than they bring, and an epoch has no end to log at.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # So a run may stop anywhere: each step draws its batch from its number.
-        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own, under torch 2.13
-        trainer.fit(module, ckpt_path=last if last.exists() else None)
-        if module.validation:
-            trainer.validate(module, verbose=False)
+    planned = _remember(args, len(module.source), folder)
+    if args.compile:
+        network.compile(dynamic=False)  # in place: the names of the weights stay
+    trainer = fit(module, args, folder)
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise ValueError(f"--lr {args.lr:g}: the training has diverged; remove {folder} and give a lower one")
     description = {
         "training": {
             "data": [path.name for path in args.data],
-            "images": len(module.source.images),
+            "images": len(module.source),
             "steps": trainer.global_step,
+            "planned_steps": planned,
             "batch_size": args.batch_size,
+            "devices": trainer.world_size,
             "crop": args.crop,
             "learning_rate": args.lr,
             "augmentation": vars(module.source.augmentation),
@@ -84,6 +80,52 @@ def train(args: Any) -> dict[str, Any]:
     if trainer.is_global_zero:
         save_model(output, network, description)
     return description
+
+
+def fit(module: ScoreTraining, args: Any, folder: Path) -> lightning.Trainer:
+    """Train, or go on from the latest checkpoint in a folder, and measure on the validation images.
+
+    Args:
+        module (ScoreTraining): What to train; its network has the averaged weights afterwards.
+        args (Namespace): As :func:`train` takes it.
+        folder (Path): Where the run keeps its state.
+
+    Returns:
+        Trainer: The trainer, its work done.
+    """
+    trainer = _trainer(module, args, folder)
+    last = folder / "last.ckpt"
+    with warnings.catch_warnings():
+        # The loaders only count: workers would cost more than they bring, and an epoch has no end to log at.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # So a run may stop anywhere: each step draws its batch from its number.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own, under torch 2.13
+        trainer.fit(module, ckpt_path=last if last.exists() else None)
+        if module.validation:
+            trainer.validate(module, verbose=False)
+    return trainer
+
+
+def _remember(args: Any, images: int, folder: Path) -> list[int]:
+    """Note the run's arguments, or refuse others than it began with; return the lengths planned for it so far."""
+    now = {name: value for name, value in vars(args).items() if name not in MAY_CHANGE}
+    now = {**now, "data": [path.name for path in args.data], "images": images}
+    file, planned = folder / "arguments.json", []
+    if file.exists() and (folder / "last.ckpt").exists():
+        before = json.loads(file.read_text())
+        planned = before["steps"]
+        for name, value in now.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{folder}: this run began with {name} {before.get(name)}, not {value}; remove the folder to train"
+                    " anew, or give another --output"
+                )
+    planned = planned if planned[-1:] == [args.steps] else [*planned, args.steps]
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**now, "steps": planned}, indent=1) + "\n")
+    return planned
 
 
 def _network(args: Any) -> Any:
@@ -106,29 +148,28 @@ def _spread(images: list[torch.Tensor], most: int = 16) -> list[torch.Tensor]:
     return images[:: -(-len(images) // most)]
 
 
-def _trainer(args: Any, folder: Path) -> lightning.Trainer:
-    loggers = [
-        CSVLogger(folder, name="csv"),
-        TensorBoardLogger(folder, name="tensorboard"),
-    ]
-    return lightning.Trainer(
-        devices=args.devices if not str(args.devices).isdigit() else int(args.devices),
-        precision="32-true" if args.float32 else "bf16-mixed",
-        max_steps=args.steps,
-        max_epochs=-1,
-        max_time=args.max_time,
-        val_check_interval=args.val_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        limit_val_batches=1.0 if args.val else 0,
-        gradient_clip_val=1.0,
-        logger=loggers,
-        log_every_n_steps=min(50, args.steps),
-        enable_model_summary=False,
-        callbacks=[
-            Averaging(decay=0.999),
-            ModelCheckpoint(
-                folder, filename="step", every_n_train_steps=CHECKPOINT_EVERY, save_last=True, save_top_k=0
-            ),
-        ],
-    )
+def _trainer(module: ScoreTraining, args: Any, folder: Path) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(
+            devices=args.devices,
+            precision="32-true" if args.float32 else "bf16-mixed",
+            max_steps=args.steps,
+            max_epochs=-1,
+            val_check_interval=args.val_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            limit_val_batches=1.0 if module.validation else 0,
+            use_distributed_sampler=False,  # each process draws its own batches, and measures on all images
+            gradient_clip_val=1.0,
+            logger=[CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")],
+            log_every_n_steps=min(50, args.steps),
+            enable_model_summary=False,
+            enable_checkpointing=False,  # Lightning's numbers its files; here one is the latest
+            callbacks=[
+                Averaging(),
+                Pictures(folder),
+                Checkpoints(folder / "last.ckpt", CHECKPOINT_EVERY, args.max_time),
+            ],
+        )
+    except MisconfigurationException as e:
+        raise ValueError(f"--devices {args.devices}: {e}") from e

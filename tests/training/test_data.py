@@ -1,16 +1,12 @@
-"""Training images: what is read, what is drawn from them, what is refused."""
+"""Augmented batches: what is drawn from the images."""
 
 import copy
 
-import h5py
 import numpy as np
 import pytest
 import torch
 
-from hggdp_plugin.io.cfl import write_cfl
-from hggdp_plugin.training.data import Augmentation, BatchSource, load_images
-
-OFF = {"flip": False, "phase": False, "smooth_phase": 0.0, "intensity": 1.0, "shading": 0.0, "zoom": 1.0}
+from hggdp_plugin.training.data import OFF, Augmentation, BatchSource
 
 
 def complex_array(*shape, seed=0):
@@ -29,94 +25,6 @@ def draw(images, crop=16, n=6, seed=0, **augmentation):
     return as_complex(source.draw(n, torch.Generator().manual_seed(seed)))
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".cfl", ".h5"])
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
-def test_images_of_every_format_have_maximum_one(suffix, dtype, tmp_path):
-    array, path = complex_array(2, 3, 8, 9).astype(dtype), tmp_path / f"images{suffix}"
-    if suffix == ".npy":
-        np.save(path, array)
-    elif suffix == ".cfl":
-        write_cfl(path, array)
-    else:
-        with h5py.File(path, "w") as file:
-            file["image"] = array
-    images = load_images([path])
-    assert len(images) == 6
-    assert all(image.dtype == torch.float32 for image in images)
-    for image, expected in zip(images, array.reshape(6, 8, 9), strict=True):
-        np.testing.assert_allclose(as_complex(image), expected / abs(expected).max(), rtol=1e-5, atol=1e-6)
-
-
-def test_integers_with_a_step(tmp_path):
-    with h5py.File(tmp_path / "images.h5", "w") as file:
-        file["image"] = np.random.default_rng(0).integers(-99, 99, (3, 2, 8, 8), dtype=np.int16)
-        file["image"].attrs["step"] = 0.01
-        integers = file["image"][()]
-    images = load_images([tmp_path])
-    expected = integers[1, 0] + 1j * integers[1, 1]
-    np.testing.assert_allclose(as_complex(images[1]), expected / abs(expected).max(), rtol=1e-5)
-
-
-def test_a_folder_is_all_its_files_and_empty_slices_are_left_out(tmp_path):
-    (tmp_path / "deep").mkdir()
-    np.save(tmp_path / "b.npy", complex_array(2, 8, 8))
-    np.save(tmp_path / "deep" / "a.npy", np.stack([0 * complex_array(8, 8), complex_array(8, 8)]))
-    (tmp_path / "notes.txt").write_text("nothing to see")
-    assert len(load_images([tmp_path])) == 3
-
-
-def write_bad(path, kind):
-    if kind == "missing":
-        return
-    if kind == "text":
-        path.write_text("hello\nworld")
-    elif kind == "empty folder":
-        path.mkdir()
-    elif path.suffix == ".npy":
-        np.save(
-            path,
-            {
-                "real": np.ones((8, 8)),
-                "nan": np.full((8, 8), np.nan + 0j),
-                "zeros": np.zeros((8, 8), complex),
-                "line": np.ones((8, 1), complex),
-            }[kind],
-        )
-    else:
-        with h5py.File(path, "w") as file:
-            if kind == "group":
-                file.create_group("image")
-            elif kind == "integers without a step":
-                file["image"] = np.ones((2, 2, 8, 8), np.int16)
-            else:
-                file["other"] = np.ones(3)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("a.npy", "missing"),
-        ("a.h5", "missing"),
-        ("a.npy", "text"),
-        ("a.h5", "text"),
-        ("a.txt", "text"),
-        ("a", "empty folder"),
-        ("a.npy", "real"),
-        ("a.npy", "nan"),
-        ("a.npy", "zeros"),
-        ("a.npy", "line"),
-        ("a.h5", "no image"),
-        ("a.h5", "group"),
-        ("a.h5", "integers without a step"),
-    ],
-)
-def test_unusable_data_are_refused_in_one_line(name, kind, tmp_path):
-    write_bad(tmp_path / name, kind)
-    with pytest.raises(ValueError, match=name) as error:
-        load_images([tmp_path / name])
-    assert "\n" not in str(error.value)
-
-
 def test_a_batch_follows_from_the_generator():
     images = [complex_array(20, 24, seed=i) for i in range(4)]
     first = draw(images, seed=3)
@@ -133,6 +41,18 @@ def test_without_augmentation_a_crop_is_a_part_of_an_image():
 
 
 ONE = [complex_array(16, 16)]
+
+
+def test_a_crop_lies_anywhere_in_images_of_different_sizes():
+    images = [complex_array(16, 17, seed=1), complex_array(18, 16, seed=2)]
+    drawn = {crop.tobytes() for crop in draw(images, n=300, **OFF)}
+    windows = [np.lib.stride_tricks.sliding_window_view(i, (16, 16)).reshape(-1, 16, 16) for i in images]
+    assert drawn == {window.tobytes() for window in np.concatenate(windows)}
+
+
+def test_what_is_switched_off_is_off():
+    assert Augmentation().without(["zoom", "phase"]) == Augmentation(zoom=1.0, phase=False)
+    assert Augmentation().without(OFF) == Augmentation(**OFF)
 
 
 def test_turns_keep_the_pixels():

@@ -2,11 +2,15 @@
 
 import csv
 import logging
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 pytest.importorskip("lightning")
 
@@ -16,7 +20,7 @@ from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS
 from hggdp_plugin.prior import load_prior
 from hggdp_plugin.simulation import head_phantom
 from hggdp_plugin.training import module, run
-from hggdp_plugin.training.data import BatchSource
+from hggdp_plugin.training.data import Augmentation, BatchSource
 from hggdp_plugin.training.loss import denoising_loss
 from hggdp_plugin.training.module import VALIDATION_SIGMAS
 
@@ -74,15 +78,35 @@ def test_a_run_writes_a_prior(data, tmp_path, capsys):
     assert all(a > b for a, b in zip(psnr.values(), list(psnr.values())[1:], strict=False))
     rows = csv.DictReader(next((tmp_path / "p.safetensors.run").rglob("metrics.csv")).read_text().splitlines())
     assert any(row.get("psnr_0.1") for row in rows)
+    assert any(b"psnr_0.1" in events.read_bytes() for events in tmp_path.rglob("events.out.tfevents*"))
 
 
-def test_the_written_weights_are_the_averaged_ones(undisturbed):
-    """Not those of the last step; with so few steps the average has hardly left the start."""
-    state = torch.load(undisturbed.with_name("p.safetensors.run") / "last.ckpt", weights_only=False)
-    assert state["global_step"] == 6
-    written = weights(undisturbed)["head.weight"]
+def test_each_validation_has_a_picture(data, tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--val", str(data))) == 0
+    pictures = sorted(tmp_path.rglob("*.png"))
+    assert [picture.name for picture in pictures] == ["samples-000004.png", "samples-000008.png"]
+    first, last = (imread(picture) for picture in pictures)
+    assert first.shape == last.shape
+    assert (first != last).any()
+
+
+def test_images_smaller_than_the_network_can_be_validated_on(data, tmp_path):
+    np.save(tmp_path / "small.npy", np.ones((3, 5)) + 1j)
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--val", str(tmp_path / "small.npy"), "--widths", "2", "2", "2")) == 0
+    assert all(np.isfinite(list(load_model(path)[1]["validation_psnr"].values())))
+
+
+def test_the_written_weights_are_the_averaged_ones(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "CHECKPOINT_EVERY", STEPS)
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path)) == 0
+    state = torch.load(path.with_name("p.safetensors.run") / "last.ckpt", weights_only=False)
+    assert state["global_step"] == STEPS
     average, latest = (state[key]["model.head.weight"] for key in ("state_dict", "current_model_state"))
-    assert (written - average).norm() < 0.1 * (written - latest).norm()
+    assert (average != latest).any()
+    torch.testing.assert_close(weights(path)["head.weight"], average, rtol=0, atol=0)
 
 
 def test_the_published_network_learns_at_the_published_learning_rate(tmp_path, monkeypatch):
@@ -150,10 +174,87 @@ def test_a_finished_run_started_again_writes_the_same(data, tmp_path, monkeypatc
     assert_same_weights(path, first)
 
 
-def test_a_run_that_is_out_of_time_writes_what_is_there(data, tmp_path):
+def test_a_run_that_is_out_of_time_writes_what_is_there_and_goes_on_from_it(data, undisturbed, tmp_path):
     path = tmp_path / "p.safetensors"
-    assert main(arguments(data, path, "--max-time", "00:00:00:00")) == 0
-    assert load_model(path)[1]["training"]["steps"] < STEPS
+    for steps in range(1, STEPS):
+        assert main(arguments(data, path, "--max-time", "0s")) == 0
+        assert load_model(path)[1]["training"]["steps"] == steps
+        assert [file.name for file in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
+    assert main(arguments(data, path, "--max-time", "1d1h1m1s")) == 0
+    assert_same_weights(path, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--lr", "0.1"], "lr 0.0008, not 0.1"),
+        (["--widths", "4", "4"], "widths [4, 8], not [4, 4]"),
+        (["--without", "zoom"], "without [], not ['zoom']"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_arguments(change, said, data, tmp_path, capsys):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--max-time", "0s")) == 0
+    written = path.read_bytes()
+    assert main(arguments(data, path, *change)) == 2
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert f"p.safetensors.run: this run began with {said}; remove the folder" in printed
+    assert path.read_bytes() == written
+
+
+def test_the_length_of_a_run_may_change_and_the_prior_says_so(data, tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--max-time", "0s")) == 0
+    assert main(arguments(data, path, "--steps", "3")) == 0
+    training = load_model(path)[1]["training"]
+    assert (training["steps"], training["planned_steps"]) == (3, [STEPS, 3])
+
+
+def test_augmentation_can_be_left_out(data, tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--max-time", "0s", "--without", "zoom", "smooth_phase")) == 0
+    assert load_model(path)[1]["training"]["augmentation"] == vars(Augmentation(zoom=1.0, smooth_phase=0.0))
+
+
+def test_a_compiled_network_trains_to_the_same_weights(data, undisturbed, tmp_path, monkeypatch):
+    """Compiled by the tracer alone: code generation takes minutes, and a compiler."""
+    compiled, calls = torch.compile, []
+
+    def traced(function, **options):
+        calls.append(options)
+        return compiled(function, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--compile")) == 0
+    assert calls == [{"dynamic": False}]
+    assert_same_weights(path, undisturbed)
+
+
+def test_a_training_that_diverges_writes_no_prior(data, tmp_path, capsys):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--lr", "1e30")) == 2
+    assert "--lr 1e+30: the training has diverged" in capsys.readouterr().err.splitlines()[-1]
+    assert not path.exists()
+
+
+def test_two_processes_make_a_prior(data, undisturbed, tmp_path):
+    path = tmp_path / "p.safetensors"
+    command = arguments(data, path, "--devices", "2", "--steps", "2", "--val", str(data))
+    done = subprocess.run(
+        [sys.executable, "-m", "hggdp_plugin.apps.train", *command],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    training = load_model(path)[1]["training"]
+    assert (training["steps"], training["devices"]) == (2, 2)
+    one = tmp_path / "one.safetensors"
+    assert main(arguments(data, one, "--steps", "2")) == 0
+    assert (weights(path)["tail.weight"] != weights(one)["tail.weight"]).any()  # the other's batches have their part
 
 
 def test_a_prior_can_be_the_start_of_another(data, undisturbed, tmp_path):
@@ -190,7 +291,17 @@ def test_bad_arguments_are_refused_in_one_line(change, said, data, tmp_path, cap
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("change", [["--steps", "0"], ["--views", "-1"], ["--max-time", "2 hours"]])
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--steps", "0"],
+        ["--views", "-1"],
+        ["--max-time", "2 hours"],
+        ["--max-time", ""],
+        ["--devices", "0"],
+        ["--without", "noise"],
+    ],
+)
 def test_values_that_make_no_sense_are_refused(change, data, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments(data, tmp_path / "p.safetensors", *change))

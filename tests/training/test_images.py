@@ -1,0 +1,171 @@
+"""Training images: what is read of which file, and what is refused."""
+
+import h5py
+import numpy as np
+import pytest
+import sigpy as sp
+import torch
+from scipy.io import savemat
+
+from hggdp_plugin.apps.simulate import main as simulate
+from hggdp_plugin.io import read_raw
+from hggdp_plugin.io.cfl import write_cfl
+from hggdp_plugin.metrics import score
+from hggdp_plugin.simulation import head_phantom
+from hggdp_plugin.training.images import combined, load_images
+
+
+def complex_array(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def as_complex(x: torch.Tensor) -> np.ndarray:
+    return (x[..., 0, :, :] + 1j * x[..., 1, :, :]).numpy()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".cfl", ".h5"])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_images_of_every_format_have_maximum_one(suffix, dtype, tmp_path):
+    array, path = complex_array(2, 3, 8, 9).astype(dtype), tmp_path / f"images{suffix}"
+    if suffix == ".npy":
+        np.save(path, array)
+    elif suffix == ".cfl":
+        write_cfl(path, array)
+    else:
+        with h5py.File(path, "w") as file:
+            file["image"] = array
+    images = load_images([path])
+    assert len(images) == 6
+    assert all(image.dtype == torch.float32 for image in images)
+    for image, expected in zip(images, array.reshape(6, 8, 9), strict=True):
+        np.testing.assert_allclose(as_complex(image), expected / abs(expected).max(), rtol=1e-5, atol=1e-6)
+
+
+def test_integers_with_a_step(tmp_path):
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["image"] = np.random.default_rng(0).integers(-99, 99, (3, 2, 8, 8), dtype=np.int16)
+        file["image"].attrs["step"] = 0.01
+        integers = file["image"][()]
+    images = load_images([tmp_path])
+    expected = integers[1, 0] + 1j * integers[1, 1]
+    np.testing.assert_allclose(as_complex(images[1]), expected / abs(expected).max(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["seven.mat", "EARLIER.MAT"])
+def test_matlab_images_have_their_slices_last(name, tmp_path):
+    array = complex_array(8, 9, 3)
+    if name == "seven.mat":  # 7.3: HDF5 with the axes reversed and complex numbers as pairs
+        pairs = np.zeros(array.T.shape, [("real", "f4"), ("imag", "f4")])
+        pairs["real"], pairs["imag"] = array.T.real, array.T.imag
+        with h5py.File(tmp_path / name, "w") as file:
+            file["slices"], file["weights"] = pairs, np.ones(3)
+    else:
+        savemat(tmp_path / name, {"slices": array, "weights": np.ones(3)}, appendmat=False)
+    images = load_images([tmp_path])
+    for image, expected in zip(images, np.moveaxis(array, -1, 0), strict=True):
+        np.testing.assert_allclose(as_complex(image), expected / abs(expected).max(), rtol=1e-5, atol=1e-6)
+
+
+def simulated(folder, *options):
+    phantom = head_phantom((48, 40), num_slices=2)
+    np.save(folder / "phantom.npy", phantom)
+    command = [str(folder / "phantom.npy"), "-o", str(folder / "raw.h5"), "--coils", "4", *options]
+    assert simulate(command) == 0
+    return folder / "raw.h5", phantom
+
+
+def test_fully_sampled_raw_data_are_combined_by_their_maps(tmp_path):
+    path, phantom = simulated(tmp_path, "--mask", "full", "--snr", "100", "--noise-scan", "--oversampling", "2")
+    images = load_images([path])
+    assert len(images) == 2
+    for image, expected in zip(images, phantom, strict=True):
+        assert score(as_complex(image), expected).psnr > 33
+
+
+def test_a_slice_of_raw_data_beside_the_object_is_left_out(tmp_path):
+    path, _ = simulated(tmp_path, "--mask", "full")
+    raw = read_raw(path)
+    raw.ksp[:, :, :, :, 1] *= 1e-3
+    assert combined(raw).shape == (1, 48, 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(("--mask", "uniform", "-R", "2"), "% of its k-space"), (("--mask", "radial"), "radial")]
+)
+def test_other_raw_data_are_refused(options, said, tmp_path):
+    path, _ = simulated(tmp_path, *options)
+    with pytest.raises(ValueError, match=f"raw.h5.*{said}"):
+        load_images([path])
+
+
+def test_kspace_is_no_image(tmp_path):
+    path = tmp_path / "ksp.npy"
+    np.save(path, sp.fft(head_phantom((48, 40), num_slices=2), axes=(-2, -1)))
+    with pytest.raises(ValueError, match=r"ksp.npy.*k-space"):
+        load_images([path])
+
+
+def test_a_folder_is_all_its_files_and_empty_slices_are_left_out(tmp_path):
+    (tmp_path / "deep").mkdir()
+    np.save(tmp_path / "b.npy", complex_array(2, 8, 8))
+    np.save(tmp_path / "deep" / "a.npy", np.stack([0 * complex_array(8, 8), complex_array(8, 8)]))
+    (tmp_path / "notes.txt").write_text("nothing to see")
+    assert len(load_images([tmp_path])) == 3
+
+
+def write_bad(path, kind):
+    if kind == "missing":
+        return
+    if kind == "text":
+        path.write_text("hello\nworld")
+    elif kind == "empty folder":
+        path.mkdir()
+    elif path.suffix == ".mat":
+        savemat(path, {"a": complex_array(8, 8), "b": complex_array(8, 8)} if kind == "two" else {"a": np.ones(3)})
+    elif path.suffix == ".npy":
+        np.save(
+            path,
+            {
+                "real": np.ones((8, 8)),
+                "nan": np.full((8, 8), np.nan + 0j),
+                "zeros": np.zeros((8, 8), complex),
+                "line": np.ones((8, 1), complex),
+            }[kind],
+        )
+    else:
+        with h5py.File(path, "w") as file:
+            if kind == "group":
+                file.create_group("image")
+            elif kind == "integers without a step":
+                file["image"] = np.ones((2, 2, 8, 8), np.int16)
+            else:
+                file["other"] = np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.npy", "missing"),
+        ("a.h5", "missing"),
+        ("a.npy", "text"),
+        ("a.h5", "text"),
+        ("a.txt", "text"),
+        ("a", "empty folder"),
+        ("a.npy", "real"),
+        ("a.npy", "nan"),
+        ("a.npy", "zeros"),
+        ("a.npy", "line"),
+        ("a.mat", "text"),
+        ("a.mat", "two"),
+        ("a.mat", "real"),
+        ("a.h5", "no image"),
+        ("a.h5", "group"),
+        ("a.h5", "integers without a step"),
+    ],
+)
+def test_unusable_data_are_refused_in_one_line(name, kind, tmp_path):
+    write_bad(tmp_path / name, kind)
+    with pytest.raises(ValueError, match=name) as error:
+        load_images([tmp_path / name])
+    assert "\n" not in str(error.value)
