@@ -83,25 +83,29 @@ class AnnealedLangevin(sp.alg.Alg):
 
 
 class PublishedLangevin(sp.alg.Alg):
-    r"""Annealed Langevin dynamics on K views to the letter as HGGDP published it, to reproduce its results.
+    r"""The sampler of HGGDP: annealed Langevin dynamics on K views, with noise only where the score is taken.
 
     An update at noise level :math:`\sigma` with step size :math:`a = \epsilon \sigma^2` is
 
     .. math::
         x &\leftarrow x + a \, \tfrac{1}{N} \sum_n s(\tilde x_n, \sigma) \\
-        \tilde x_n &\leftarrow x + \sqrt{2 a} \, u_n, \quad n = 1, \dots, N \\
-        x &\leftarrow R \, C(\bar x)
+        x &\leftarrow R \, C(\bar x) \\
+        \tilde x_n &\leftarrow x + \sqrt{2 a} \, z_n, \quad n = 1, \dots, N
 
     with the score :math:`s(x, \sigma) = (D(x, \sigma) - x) / \sigma^2`, the mean :math:`\bar x` of the views, the data
-    consistency C and R, which copies an image into K views. It departs from Langevin dynamics
-    (:class:`AnnealedLangevin`) in two ways: the noise u is uniform on [0, 1) per real channel, with mean 1/2 and
-    variance 1/12, and the score is taken at :math:`\tilde x`, which has not seen this update's data consistency.
+    consistency C, the operator R that copies an image into K views, and standard normal z per real channel. Other than
+    in Langevin dynamics proper (:class:`AnnealedLangevin`), x does not keep the noise: it makes for an image close to
+    the posterior's mode in few steps, not a sample of the posterior.
+
+    With ``published_noise`` it has the two quirks of the published code: z is uniform on [0, 1), with mean 1/2 and
+    variance 1/12, and is added to the x before C, so that the score does not see this update's data.
 
     Args:
         denoise (function): ``(views, sigma) -> D(views, sigma)`` on views with any leading axes.
-        consistency (function): ``(alpha, x) -> C(x)`` on images (..., H, W), where ``alpha`` is the step size a.
+        consistency (function): ``(alpha, x) -> C(x)`` on images (..., H, W), where ``alpha`` is a / K, the step size of
+            the mean of the views.
         x (array): Initial views, complex (..., K, H, W), updated in place.
-        schedule (NoiseSchedule): Noise levels, steps, ``eps`` and the number N of ``noises``.
+        schedule (NoiseSchedule): Noise levels, steps, ``eps``, the number N of ``noises`` and ``published_noise``.
         rng (Generator): NumPy or CuPy random generator, of the kind of ``x``.
         shared (int): Leading axes of ``x`` that get the same noise, so that an item of a batch becomes what it becomes
             alone.
@@ -138,13 +142,14 @@ class PublishedLangevin(sp.alg.Alg):
         step = self.schedule.eps * sigma**2
         with self.device:
             score = (self.denoise(self.noisy, sigma) - self.noisy) / sigma**2
-            self.x += step * score.mean(axis=0)
-            self.noisy = self.x + (2 * step) ** 0.5 * self._noise()
-            self.x[...] = self.consistency(step, self.x.mean(axis=-3))[..., None, :, :]
+            moved = self.x + step * score.mean(axis=0)
+            self.x[...] = self.consistency(step / moved.shape[-3], moved.mean(axis=-3))[..., None, :, :]
+            self.noisy = (moved if self.schedule.published_noise else self.x) + (2 * step) ** 0.5 * self._noise()
 
     def _noise(self) -> Array:
         N, shape = self.schedule.noises, self.x.shape[self.shared :]
-        return complex_uniform(self.rng, (N, *shape)).reshape(N, *[1] * self.shared, *shape)
+        draw = complex_uniform if self.schedule.published_noise else complex_normal
+        return draw(self.rng, (N, *shape)).reshape(N, *[1] * self.shared, *shape)
 
 
 class BatchConjugateGradient(sp.alg.Alg):

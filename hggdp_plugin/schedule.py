@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    r"""Noise levels and step rule of :class:`hggdp_plugin.alg.AnnealedLangevin`.
+    r"""Noise levels and step rule of :class:`hggdp_plugin.alg.AnnealedLangevin` and ``PublishedLangevin``.
 
     Noise levels are standard deviations per real channel, of images whose maximum magnitude is about 1.
 
@@ -21,9 +21,10 @@ class NoiseSchedule:
         turn: Show the image to the denoiser flipped and turned, at random, anew at every update: what it prefers along
             one axis does not add up.
         from_data: Start at the least-squares image rather than at uniform noise.
-        published_noise: Sample by :class:`hggdp_plugin.alg.PublishedLangevin`, HGGDP as it was published, in place of
-            Langevin dynamics.
-        noises: Noises of which ``published_noise`` averages the scores in an update.
+        published: Sample by :class:`hggdp_plugin.alg.PublishedLangevin`, with the noise of a step where its score is
+            taken and nowhere else.
+        published_noise: ``published`` to the letter, its quirks included, for published results.
+        noises: Noises of which ``published`` averages the scores in an update.
 
     References:
         Song, Y., & Ermon, S. (2019). Generative modeling by estimating gradients of the data distribution. NeurIPS 32.
@@ -37,6 +38,7 @@ class NoiseSchedule:
     momentum: float = 0.0
     turn: bool = False
     from_data: bool = True
+    published: bool = False
     published_noise: bool = False
     noises: int = 1
 
@@ -55,10 +57,12 @@ class NoiseSchedule:
             raise ValueError(f"eps: expected a positive step size; got {self.eps}")
         if not 0 <= self.eta < float("inf"):
             raise ValueError(f"eta: expected a noise of 0 or more; got {self.eta}")
-        if self.noises < 1 or (self.noises > 1 and not self.published_noise):
-            raise ValueError(f"noises: expected 1, or more with published_noise; got {self.noises}")
-        if self.published_noise and (not self.langevin or self.eta or self.momentum or self.turn):
-            raise ValueError("published_noise: goes with langevin, not with eta, momentum or turn")
+        if self.noises < 1 or (self.noises > 1 and not self.published):
+            raise ValueError(f"noises: expected 1, or more with published; got {self.noises}")
+        if self.published_noise and not self.published:
+            raise ValueError("published_noise: goes with published")
+        if self.published and (self.langevin or self.eta or self.momentum or self.turn):
+            raise ValueError("published: does not go with langevin, eta, momentum or turn")
 
     def __len__(self) -> int:
         """Number of updates."""
@@ -77,15 +81,14 @@ class NoiseSchedule:
     def hggdp(
         cls, levels: int = 10, steps: int = 80, published_noise: bool = False, noises: int = 1
     ) -> "NoiseSchedule":
-        """The published schedule: 10 geometric levels from 1 to 0.01, 80 Langevin steps each, from uniform noise.
+        """The published sampler: 10 geometric levels from 1 to 0.01, 80 steps each, from uniform noise.
 
         Args:
             levels (int): Noise levels.
             steps (int): Steps per level.
-            published_noise (bool): Sample to the letter as published, with uniform noise that the score sees before the
-                data consistency, to reproduce published results; else by Langevin dynamics.
-            noises (int): With ``published_noise``, noises whose scores are averaged in a step; 3 is the published
-                variant.
+            published_noise (bool): To the letter, to reproduce published results: with uniform instead of normal noise,
+                which the score sees without this step's data consistency, and for Cartesian data only.
+            noises (int): Noises whose scores are averaged in a step; 3 is the published variant.
 
         References:
             Quan, C., et al. (2021). Homotopic gradients of generative density priors for MR image reconstruction.
@@ -95,8 +98,8 @@ class NoiseSchedule:
             geometric(1.0, 0.01, levels),
             steps,
             eps=0.015,
-            langevin=True,
             from_data=False,
+            published=True,
             published_noise=published_noise,
             noises=noises,
         )

@@ -23,7 +23,9 @@ def test_updates_go_through_the_levels_in_order():
 def test_the_published_schedule_is_as_published():
     schedule = NoiseSchedule.hggdp()
     assert len(schedule) == 800
-    assert schedule.langevin
+    assert schedule.published
+    assert not schedule.published_noise
+    assert not schedule.from_data
     for i in (0, 400, 799):
         sigma = schedule.sigma(i)
         step = 0.05 * 3e-5 * (sigma / 0.01) ** 2  # as its authors write it
@@ -31,7 +33,7 @@ def test_the_published_schedule_is_as_published():
 
 
 def test_the_published_sampler_counts_the_scores_it_averages():
-    schedule = NoiseSchedule.hggdp(published_noise=True, noises=3)
+    schedule = NoiseSchedule.hggdp(noises=3)
     assert len(schedule) == 800
     assert schedule.evaluations == 2400
     assert NoiseSchedule.hggdp().evaluations == 800
@@ -55,9 +57,12 @@ def test_the_fast_schedule_has_one_step_a_level():
         ("eps", {"sigmas": (1.0,), "eps": 0.0}),
         ("eta", {"sigmas": (1.0,), "eta": -0.1}),
         ("noises", {"sigmas": (1.0,), "noises": 2}),
-        ("noises", {"sigmas": (1.0,), "noises": 0, "published_noise": True, "langevin": True}),
-        ("published_noise", {"sigmas": (1.0,), "published_noise": True}),
-        ("published_noise", {"sigmas": (1.0,), "published_noise": True, "langevin": True, "turn": True}),
+        ("noises", {"sigmas": (1.0,), "noises": 0, "published": True}),
+        ("published_noise", {"sigmas": (1.0,), "published_noise": True, "langevin": True}),
+        ("published", {"sigmas": (1.0,), "published": True, "langevin": True}),
+        ("published", {"sigmas": (1.0,), "published": True, "eta": 0.1}),
+        ("published", {"sigmas": (1.0,), "published": True, "momentum": 0.5}),
+        ("published", {"sigmas": (1.0,), "published": True, "turn": True}),
     ],
 )
 def test_values_that_make_no_schedule_are_refused_by_name(name, options):

@@ -51,7 +51,7 @@ class HGGDPRecon(sp.app.App):
         comm (None or Communicator): SigPy communicator; each process holds the y and mps of its own coils.
         seed (int): Seed of the noise; same seed, same image.
         schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With
-            ``published_noise`` the data consistency is the published one, whatever ``lamda``; Cartesian only.
+            ``published_noise`` the data consistency too is the published one, whatever ``lamda``; Cartesian only.
         max_cg_iter (int): Conjugate gradient iterations per step, where there is no closed form.
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
@@ -153,7 +153,7 @@ class HGGDPRecon(sp.app.App):
         rng = xp.random.default_rng(seed)
         batch, K = start.ndim - 2, self.prior.views
         R = Replicate(start.shape, K)
-        if self.schedule.published_noise:
+        if self.schedule.published:
             views = R(start)
             if not self.schedule.from_data:
                 views[...] = 2 * complex_uniform(rng, views.shape[batch:]) - (1 + 1j)
@@ -253,17 +253,17 @@ def check_counts(**counts: int | None) -> None:
 
 
 def check_published(mps: Any, weights: Any, coord: Any) -> None:
-    """Refuse what the published data consistency, a gradient step of unit size, is not made for.
+    """Refuse what the data consistency of ``published_noise``, a gradient step of unit size, is not made for.
 
     Raises:
         ValueError: Names the argument and what would fit.
     """
     if coord is not None:
-        raise ValueError("coord: the published sampler takes Cartesian data only; use another schedule")
+        raise ValueError("coord: published_noise takes Cartesian data only; leave it out")
     if weights is not None and (top := float(weights.max())) > 1:
-        raise ValueError(f"weights: the published sampler needs weights of at most 1, got up to {top:.3g}")
+        raise ValueError(f"weights: published_noise needs weights of at most 1, got up to {top:.3g}")
     if mps is not None and (top := float((abs(mps) ** 2).sum(axis=-3).max())) > 1.01:
-        raise ValueError(f"mps: the published sampler needs a sum of squares of 1 over the coils, got up to {top:.3g}")
+        raise ValueError(f"mps: published_noise needs a sum of squares of 1 over the coils, got up to {top:.3g}")
 
 
 def _all_finite(array: Any) -> bool:

@@ -50,7 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     method.add_argument("-N", "--levels", type=positive, help="noise levels")
     method.add_argument("-K", "--steps", type=positive, help="steps per level (hggdp only)")
     method.add_argument(
-        "--published-noise", action="store_true", help="to the letter as published (hggdp only; Cartesian data)"
+        "--published-noise",
+        action="store_true",
+        help="the published sampler to the letter (hggdp only; Cartesian data)",
     )
     method.add_argument("-S", "--samples", type=positive, default=1, help="reconstructions to average (default 1)")
     method.add_argument("-s", "--seed", type=int, default=0, help="of the noise (default 0)")

@@ -13,6 +13,8 @@ from hggdp_plugin.schedule import NoiseSchedule, geometric
 
 FAST = NoiseSchedule(geometric(0.2, 0.02, 6), eta=0.3, momentum=0.3)
 LANGEVIN = NoiseSchedule((0.2, 0.1), steps=3, eps=0.1, langevin=True, from_data=False)
+HGGDP = NoiseSchedule.hggdp(levels=2, steps=3)
+SCHEDULES = pytest.mark.parametrize("schedule", [FAST, LANGEVIN, HGGDP], ids=["fast", "langevin", "hggdp"])
 
 
 def recon(y, mps, prior, schedule=FAST, **options):
@@ -45,7 +47,7 @@ CASES = ["cartesian", "single coil", "weights", "radial"]
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("schedule", [FAST, LANGEVIN], ids=["fast", "langevin"])
+@SCHEDULES
 def test_same_seed_same_image(name, schedule, measurement, prior):
     y, mps, options = case(name, measurement)
     first = recon(y, mps, prior, schedule, seed=1, **options)
@@ -56,7 +58,7 @@ def test_same_seed_same_image(name, schedule, measurement, prior):
     assert error(recon(y, mps, prior, schedule, seed=2, **options), first) > 1e-5
 
 
-@pytest.mark.parametrize("schedule", [FAST, LANGEVIN], ids=["fast", "langevin"])
+@SCHEDULES
 def test_same_seed_same_image_with_views(schedule, measurement, make_network):
     m, prior = measurement, ScorePrior(make_network(3), autocast=False)
     first = recon(m.y, m.mps, prior, schedule)
@@ -82,7 +84,7 @@ def test_so_it_does_in_bfloat16(views, factor, measurement, make_network):
     assert error(recon((factor * m.y).astype(np.complex64), m.mps, prior) / factor, expected) < 4e-4
 
 
-@pytest.mark.parametrize("schedule", [FAST, LANGEVIN], ids=["fast", "langevin"])
+@SCHEDULES
 @pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_is_its_slices(name, views, schedule, measurement, make_network):
@@ -118,7 +120,7 @@ def test_odd_sizes(shape, make_measurement, prior):
     assert error(image, m.image) < error((m.mps.conj() * sp.ifft(m.y, axes=(-2, -1))).sum(0), m.image)
 
 
-@pytest.mark.parametrize("schedule", [FAST, LANGEVIN], ids=["fast", "langevin"])
+@SCHEDULES
 @pytest.mark.parametrize("views", [1, 3])
 def test_a_single_coil_keeps_its_samples(views, schedule, make_measurement, make_network):
     """Without lamda they are exact, in several slices with a mask of their own."""
@@ -362,7 +364,7 @@ def test_on_a_gpu(name, measurement, prior):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("schedule", [FAST, LANGEVIN], ids=["fast", "langevin"])
+@SCHEDULES
 @pytest.mark.parametrize("views", [1, 3])
 def test_same_seed_same_image_on_a_gpu(views, schedule, measurement, make_network):
     m, prior = measurement, ScorePrior(make_network(views), autocast=False)
