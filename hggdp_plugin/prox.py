@@ -91,11 +91,13 @@ class GradientConsistency(sp.prox.Prox):
     """
 
     def __init__(self, A: sp.linop.Linop, y: Any, support: Any = None) -> None:
-        self.A, self.y, self.support = A, y, support
+        self.A, self.support = A, support
         self.device = sp.get_device(y)
+        with self.device:
+            self.AHy = A.H(y)
         super().__init__(A.ishape)
 
     def _prox(self, alpha: float, input: Any) -> Any:
         with self.device:
-            x = input + self.A.H(self.y - self.A(input))
+            x = input + (self.AHy - self.A.N(input))
             return x if self.support is None else x * self.support

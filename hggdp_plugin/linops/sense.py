@@ -1,8 +1,15 @@
 """The SENSE operator for a batch of slices."""
 
+import os
+from math import prod
 from typing import Any
 
+import numpy as np
+import scipy.fft
 import sigpy as sp
+
+#: Oversampling and kernel width that are exact to 2e-6; SigPy's defaults leave 3e-3, as much as the noise of good data.
+_NUFFT = {"oversamp": 2, "width": 6}
 
 
 def Sense(
@@ -15,7 +22,8 @@ def Sense(
 ) -> sp.linop.Linop:
     r"""SENSE operator :math:`W^{1/2} F S` for a batch of slices.
 
-    As :func:`sigpy.mri.linop.Sense`, for images with leading batch axes. All arrays stay on the device of ``mps``.
+    As :func:`sigpy.mri.linop.Sense`, for images with leading batch axes. All arrays stay on the device of ``mps``. Its
+    normal operator is :class:`SenseNormal`, which spares the way to k-space and back.
 
     Args:
         mps (array): Sensitivity maps, complex (coils, H, W), or (..., coils, H, W) with leading axes that broadcast to
@@ -34,7 +42,7 @@ def Sense(
     coils = mps.shape[-3]
     size = coil_batch_size or coils
     kspace_axes = 2 if coord is None else coord.ndim - 1
-    parts = []
+    parts, normals = [], []
     for start in range(0, coils, size):
         part = slice(start, start + size)
         own = weights
@@ -42,10 +50,13 @@ def Sense(
             index = (..., part, *[slice(None)] * kspace_axes)
             own = weights[index]
         parts.append(_sense(mps[..., part, :, :], batch, coord, own))
+        normals.append(SenseNormal(mps[..., part, :, :], batch, coord, own))
     A = parts[0] if len(parts) == 1 else sp.linop.Vstack(parts, axis=len(batch))
+    N = normals[0] if len(normals) == 1 else sp.linop.Add(normals)
     if comm is not None:
         A = A * sp.linop.AllReduceAdjoint(A.ishape, comm, in_place=True)
-    A.repr_str = "Sense"
+        N = sp.linop.AllReduce(N.oshape, comm, in_place=True) * N
+    A.repr_str, A.normal = "Sense", N
     return A
 
 
@@ -53,9 +64,78 @@ def _sense(mps: Any, batch: tuple[int, ...], coord: Any, weights: Any) -> sp.lin
     ishape = (*batch, *mps.shape[-2:])
     A = sp.linop.Reshape((*batch, 1, *mps.shape[-2:]), ishape)
     A = sp.linop.Multiply(A.oshape, mps) * A
-    F = sp.linop.FFT(A.oshape, axes=(-2, -1)) if coord is None else sp.linop.NUFFT(A.oshape, coord)
+    F = sp.linop.FFT(A.oshape, axes=(-2, -1)) if coord is None else sp.linop.NUFFT(A.oshape, coord, **_NUFFT)
     A = F * A
     if weights is not None:
         with sp.get_device(weights):
             A = sp.linop.Multiply(A.oshape, weights**0.5) * A
     return A
+
+
+class SenseNormal(sp.linop.Linop):
+    r"""Normal operator :math:`S^H F^H W F S` of :func:`Sense`.
+
+    :math:`F^H W F` is a convolution with the point spread function of the samples. On the Cartesian grid it is
+    circular, and its transfer function is W; else it is made circular by zeros around the image (Toeplitz embedding).
+    Convolutions commute with shifts, so that nothing needs to be centred.
+
+    Args:
+        mps, batch, coord, weights: As in :func:`Sense`.
+
+    References:
+        Fessler, J. A., Lee, S., Olafsson, V. T., Shi, H. R., & Noll, D. C. (2005). Toeplitz-based iterative image
+        reconstruction for MRI with correction for magnetic field inhomogeneity. IEEE TSP, 53(9), 3393-3402.
+    """
+
+    def __init__(self, mps: Any, batch: tuple[int, ...] = (), coord: Any = None, weights: Any = None) -> None:
+        shape = mps.shape[-2:]
+        with sp.get_device(mps):
+            xp = sp.get_array_module(mps)
+            self.mps, self.conjugate = mps, mps.conj()
+            if weights is None:
+                weights = xp.ones(1, xp.float32)
+            samples = shape if coord is None else coord.shape[:-1]
+            weights = xp.broadcast_to(weights, np.broadcast_shapes(weights.shape, samples))
+            if coord is None:
+                self.transfer = xp.fft.ifftshift(weights, axes=(-2, -1))
+            else:
+                self.transfer = _toeplitz(coord, weights, shape)
+        super().__init__((*batch, *shape), (*batch, *shape))
+
+    def _apply(self, input: Any) -> Any:
+        H, W = input.shape[-2:]
+        rows, columns = self.transfer.shape[-2:]
+        fft, options = _fft(input)
+        with sp.get_device(input):
+            # Axis by axis, since most lines of a zero-filled image are zero, and most of the result is not wanted.
+            x = fft.fft(self.mps * input[..., None, :, :], columns, axis=-1, **options)
+            x = fft.fft(x, rows, axis=-2, **options)
+            x *= self.transfer
+            x = fft.ifft(x, axis=-2, **options)[..., :H, :]
+            x = fft.ifft(x, axis=-1, **options)[..., :W]
+            return (self.conjugate * x).sum(axis=-3)
+
+    def _adjoint_linop(self) -> sp.linop.Linop:
+        return self
+
+
+def _toeplitz(coord: Any, weights: Any, shape: tuple[int, ...]) -> Any:
+    """Transfer function on a grid that holds all differences of pixels, real (..., grid)."""
+    xp = sp.get_array_module(coord)
+    grid = [scipy.fft.next_fast_len(2 * n - 1) for n in shape]
+    scale = xp.asarray([g / n for g, n in zip(grid, shape, strict=True)], coord.dtype)
+    oshape = (*weights.shape[: 1 - coord.ndim], *grid)
+    psf = sp.nufft_adjoint(weights.astype(xp.complex64), coord * scale, oshape, **_NUFFT)
+    psf = xp.fft.ifftshift(psf, axes=(-2, -1))
+    return (xp.fft.fft2(psf).real * (prod(grid) ** 0.5 / prod(shape))).astype(xp.float32)
+
+
+#: Threads of an FFT: as many as torch takes.
+_THREADS = int(asked) if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit() else os.cpu_count()
+
+
+def _fft(array: Any) -> tuple[Any, dict[str, Any]]:
+    """Where an array's FFTs are, and their options: SciPy's take a third of the time of NumPy's."""
+    if isinstance(array, np.ndarray):
+        return scipy.fft, {"workers": _THREADS, "overwrite_x": True}
+    return sp.get_array_module(array).fft, {}
