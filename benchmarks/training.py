@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -87,7 +87,7 @@ class Setting:
     crop: int = 128
     batch_size: int = 8
     seed: int = 0
-    augmentation: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
     block: type[nn.Module] = unet.ResidualBlock
     attention: bool = False
     draw_sigma: Callable[..., Tensor] | None = None
@@ -96,9 +96,9 @@ class Setting:
 AUGMENTATIONS = {
     "all": Setting(),
     "all, another seed": Setting(seed=1),
-    "none": Setting(augmentation=OFF),
+    "none": Setting(without=tuple(OFF)),
     **{
-        f"without {name}": Setting(augmentation={key: OFF[key]})
+        f"without {name}": Setting(without=(key,))
         for key, name in {
             "flip": "flips and turns",
             "phase": "global phase",
@@ -151,11 +151,12 @@ def train(setting: Setting, data: Path, folder: Path, steps: int) -> tuple[Score
     arguments = [str(data / "siat_train.h5"), "--output", "unused", "--steps", str(steps), "--val-every", "1000000"]
     module = ScoreTraining(
         network(setting),
-        BatchSource(load_images([data / "siat_train.h5"]), setting.crop, Augmentation(**setting.augmentation)),
+        BatchSource(load_images([data / "siat_train.h5"]), setting.crop, Augmentation().without(setting.without)),
         load_images([data / "siat_val.h5"])[::4],
         batch_size=setting.batch_size,
         steps=steps,
         learning_rate=1e-3,
+        warmup=100,
         seed=setting.seed,
     )
     cost = {"parameters": sum(p.numel() for p in module.model.parameters()), "gflop": gflop(module.model)}
@@ -203,7 +204,7 @@ def measure(name: str, data: Path, runs: Path, steps: int) -> dict[str, Any]:
 def main() -> None:
     p = parser(__doc__)
     p.add_argument("--runs", type=Path, required=True, help="folder for the runs' states and results")
-    p.add_argument("--steps", type=int, default=600, help="steps of each training (default 600)")
+    p.add_argument("--steps", type=int, default=500, help="steps of each training (default 500)")
     p.add_argument("--only", nargs="+", choices=SETTINGS, metavar="NAME", help=f"of: {'; '.join(SETTINGS)}")
     args = p.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
