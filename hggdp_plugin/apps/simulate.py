@@ -61,6 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     sampling.add_argument(
         "--asymmetric-echo", type=float, default=1.0, metavar="PART", help="measured part of each line, such as 0.8"
     )
+    sampling.add_argument(
+        "--volume",
+        action="store_true",
+        help="measure the slices together, in 3D: the readout runs through them, their own axes are phase encoded",
+    )
     noise = parser.add_argument_group("noise")
     noise.add_argument(
         "--snr",
@@ -105,11 +110,13 @@ def _simulate(argv: Sequence[str] | None) -> None:
         raise io.InputError(args.input, f"it cannot be measured so: {error}", "see hggdp simulate --help") from error
     notes = {"source": kind, "combination": source.combination, "net_accel": measurement.accel, **asdict(protocol)}
     with replacing(args.output) as path:
-        write_raw(path, measurement, source.image, notes, geometry)
-    slices, coils, lines, _ = measurement.data.shape
-    ny, nx = measurement.matrix
+        reference = source.image.transpose(1, 2, 0) if args.volume else source.image
+        write_raw(path, measurement, reference, notes, geometry)
+    coils, lines = measurement.data.shape[1:3]
+    slices, ny, nx = source.image.shape
     print(f"{args.input}: {kind}, slices {slices}, coils {coils}, matrix {ny} x {nx}; reference: {source.combination}")
-    print(f"{args.output}: {protocol.mask}, {lines} lines a slice, net acceleration {measurement.accel:.2f}")
+    unit = "volume" if args.volume else "slice"
+    print(f"{args.output}: {protocol.mask}, {lines} lines a {unit}, net acceleration {measurement.accel:.2f}")
 
 
 def _read(path: Path) -> NDArray:
@@ -142,6 +149,7 @@ def _protocol(args: argparse.Namespace) -> Protocol:
         oversampling=args.oversampling,
         partial_fourier=args.partial_fourier,
         partial_echo=args.asymmetric_echo,
+        volume=args.volume,
     )
 
 

@@ -1,5 +1,6 @@
 """A simulated measurement: fully sampled k-space in, the lines a scanner would have recorded out."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ class Protocol:
         oversampling: Readout oversampling, 1 or 2.
         partial_fourier: Measured part of the phase encodings, above 0.5 and up to 1.
         partial_echo: Measured part of each readout, above 0.5 and up to 1.
+        volume: Whether the slices are measured together, in 3D: the readout runs through them, and both axes of their
+            k-space are phase encoded.
 
     Raises:
         ValueError: If the values contradict each other.
@@ -47,6 +50,7 @@ class Protocol:
     oversampling: int = 1
     partial_fourier: float = 1.0
     partial_echo: float = 1.0
+    volume: bool = False
 
     def __post_init__(self) -> None:
         if self.mask not in ("full", "uniform", "random", "poisson", "radial"):
@@ -59,7 +63,9 @@ class Protocol:
             raise ValueError("the measured part of the phase encodings and of the echo must be above 0.5 and up to 1")
         if self.mask == "radial" and min(self.partial_fourier, self.partial_echo) < 1:
             raise ValueError("spokes are measured whole; leave out partial Fourier and asymmetric echo")
-        if self.mask == "poisson" and self.oversampling > 1:
+        if self.volume and (self.mask == "radial" or min(self.partial_fourier, self.partial_echo) < 1):
+            raise ValueError("a volume is measured on a Cartesian grid; leave out spokes, partial Fourier and echo")
+        if self.mask == "poisson" and self.oversampling > 1 and not self.volume:
             raise ValueError("Poisson-disc points leave samples of a line out, which an oversampled readout cannot")
         if self.spokes is not None and self.mask != "radial":
             raise ValueError(f"only a radial measurement has spokes, not a {self.mask} one")
@@ -67,18 +73,19 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The lines of a 2D multi-slice measurement; every slice takes the same ones.
+    """The lines of a 2D multi-slice measurement, every slice of which takes the same ones, or of a volume.
 
     Attributes:
-        data: Samples (slices, coils, lines, samples).
+        data: Samples (slices, coils, lines, samples); a volume is one slice.
         rows: Counter of each line (lines,), from 0 for the first that a complete measurement would take.
         centre_row: Counter of the line through the k-space centre.
         centre_sample: Index of the k-space centre within each line.
         calib: Which lines are calibration lines too (lines,).
-        encoded: Matrix (y, x) of k-space, readout oversampling included.
-        matrix: Matrix (y, x) of the image.
+        encoded: Matrix (y, x) of k-space, of a volume (z, y, x), readout oversampling included.
+        matrix: Matrix of the image, likewise.
         trajectory: Coordinates (lines, samples, 2), the last axis (kx, ky), in cycles per pixel; None if Cartesian.
         noise: Noise scan (coils, samples), or None.
+        partitions: The second counter of each line of a volume (lines,), or None.
     """
 
     data: Complex
@@ -86,18 +93,19 @@ class Measurement:
     centre_row: int
     centre_sample: int
     calib: NDArray[np.bool_]
-    encoded: tuple[int, int]
-    matrix: tuple[int, int]
+    encoded: tuple[int, ...]
+    matrix: tuple[int, ...]
     trajectory: NDArray[np.float32] | None = None
     noise: Complex | None = None
+    partitions: NDArray[np.intp] | None = None
 
     @property
     def accel(self) -> float:
-        """Pixels of the image over samples measured, oversampling not counted; for spokes, rows over spokes."""
+        """Voxels of the image over samples measured, oversampling not counted; for spokes, rows over spokes."""
         if self.trajectory is not None:
             return self.matrix[0] / len(self.rows)
         measured = int(np.any(self.data != 0, axis=(0, 1)).sum())
-        return self.encoded[0] * self.encoded[1] / measured
+        return math.prod(self.encoded) / measured
 
 
 def noise_std(image: Complex, snr: float) -> float:
@@ -123,8 +131,8 @@ def acquire(ksp: Complex, image: Complex, protocol: Protocol) -> Measurement:
         protocol: What to measure.
 
     Returns:
-        The measurement. Where a Poisson-disc mask leaves samples of a line out, these are exact zeros, and lines
-        without any sample are left out.
+        The measurement; a volume's axes (z, y, x) are the axes (y, x, slices) of ``image``. Where a Poisson-disc mask
+        leaves samples of a line out, these are exact zeros, and lines without any sample are left out.
 
     Raises:
         ValueError: If the protocol cannot be met on this matrix, or the image is zero.
@@ -136,7 +144,7 @@ def acquire(ksp: Complex, image: Complex, protocol: Protocol) -> Measurement:
     noise = None
     if protocol.noise_scan:
         noise = _noise((ksp.shape[1], NOISE_SAMPLES), std, rng)
-    measure = _spokes if protocol.mask == "radial" else _lines
+    measure = _spokes if protocol.mask == "radial" else _partitions if protocol.volume else _lines
     return measure(ksp, protocol, std, rng, noise)
 
 
@@ -172,6 +180,32 @@ def _lines(
         encoded=(ny, ksp.shape[-1]),
         matrix=(ny, nx),
         noise=noise,
+    )
+
+
+def _partitions(
+    ksp: Complex, protocol: Protocol, std: float, rng: np.random.Generator, noise: Complex | None
+) -> Measurement:
+    """Measures lines along the slice axis, each at a point of the slices' k-space."""
+    slices, coils, nz, ny = ksp.shape
+    mask = cartesian_mask((nz, ny), protocol)
+    calib = np.zeros((nz, ny), bool)
+    if protocol.mask != "full":
+        calib[masks.centre(nz, protocol.calib), masks.centre(ny, protocol.calib)] = True
+    partitions, rows = np.nonzero(mask)
+    samples = slices * protocol.oversampling
+    lines = sp.resize(ksp[..., partitions, rows].transpose(1, 2, 0), (coils, len(rows), samples))
+    lines = sp.fft(lines, axes=(-1,))
+    return Measurement(
+        data=(lines + _noise(lines.shape, std, rng)).astype(np.complex64)[None],
+        rows=rows,
+        centre_row=ny // 2,
+        centre_sample=samples // 2,
+        calib=calib[partitions, rows],
+        encoded=(nz, ny, samples),
+        matrix=(nz, ny, slices),
+        noise=noise,
+        partitions=partitions,
     )
 
 

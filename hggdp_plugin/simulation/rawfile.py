@@ -24,7 +24,7 @@ class Geometry:
     """Where the slices lie: transverse, head first, supine, with square pixels.
 
     Attributes:
-        fov: Field of view along the readout [mm].
+        fov: Field of view along the readout [mm]; of a volume, whose readout runs through the slices, along y.
         thickness: Thickness and distance of the slices [mm].
         dwell: Time from one sample to the next without oversampling [us].
         traj_unit: Unit of stored trajectories, which the format leaves open: ``"pixel"`` for cycles per pixel (0.5 at
@@ -55,7 +55,7 @@ def write_raw(
     Args:
         path: The file, written in place: give a temporary name and rename.
         measurement: What was measured.
-        reference: Fully sampled image (slices, y, x), stored as ``REFERENCE``.
+        reference: Fully sampled image (slices, y, x), of a volume (z, y, x), stored as ``REFERENCE``.
         attributes: What to note at the reference; None values are left out.
         geometry: Field of view and slices.
 
@@ -64,7 +64,7 @@ def write_raw(
         OSError: If the file cannot be written.
     """
     geometry = geometry or Geometry()
-    expected = (len(measurement.data), *measurement.matrix)
+    expected = (len(measurement.data), *measurement.matrix)[-3:]
     if reference.shape != expected:
         raise ValueError(f"reference must have shape {expected}, got {reference.shape}")
     with ismrmrd.File(os.fspath(path), "w") as file:
@@ -79,26 +79,30 @@ def make_header(measurement: Measurement, geometry: Geometry) -> "ismrmrd.xsd.is
     """The XML header of a measurement."""
     xsd = ismrmrd.xsd
     slices, coils, _, samples = measurement.data.shape
-    radial = measurement.trajectory is not None
+    radial, volume = measurement.trajectory is not None, measurement.partitions is not None
+    pixel = geometry.fov / measurement.matrix[1]
+    voxel = (pixel, pixel, geometry.thickness) if volume else (geometry.thickness, pixel, pixel)
 
-    def space(matrix: tuple[int, int]) -> Any:
-        fov_y, fov_x = (geometry.fov * size / measurement.matrix[1] for size in matrix)
+    def space(matrix: tuple[int, ...]) -> Any:
+        sizes = (1, *matrix)[-3:]
+        z, y, x = (size * length for size, length in zip(sizes, voxel, strict=True))
         return xsd.encodingSpaceType(
-            matrixSize=xsd.matrixSizeType(x=matrix[1], y=matrix[0], z=1),
-            fieldOfView_mm=xsd.fieldOfViewMm(x=fov_x, y=fov_y, z=geometry.thickness),
+            matrixSize=xsd.matrixSizeType(**dict(zip("zyx", sizes, strict=True))),
+            fieldOfView_mm=xsd.fieldOfViewMm(x=x, y=y, z=z),
         )
 
     def limit(count: int, center: int = 0) -> Any:
         return xsd.limitType(minimum=0, maximum=count - 1, center=center)
 
-    counters = len(measurement.rows) if radial else measurement.encoded[0] - _missing_rows(measurement)
+    counters = len(measurement.rows) if radial else measurement.encoded[-2] - _missing_rows(measurement)
+    partitions = measurement.encoded[0] if volume else 1
     encoding = xsd.encodingType(
         encodedSpace=space(measurement.encoded),
         reconSpace=space(measurement.matrix),
         encodingLimits=xsd.encodingLimitsType(
             kspace_encoding_step_0=limit(samples, measurement.centre_sample),
             kspace_encoding_step_1=limit(counters, measurement.centre_row),
-            kspace_encoding_step_2=limit(1),
+            kspace_encoding_step_2=limit(partitions, partitions // 2),
             slice=limit(slices, slices // 2),
         ),
         trajectory=xsd.trajectoryType.RADIAL if radial else xsd.trajectoryType.CARTESIAN,
@@ -120,20 +124,18 @@ def make_header(measurement: Measurement, geometry: Geometry) -> "ismrmrd.xsd.is
 
 def _missing_rows(measurement: Measurement) -> int:
     """Lines that partial Fourier leaves out."""
-    return measurement.encoded[0] // 2 - measurement.centre_row
+    return measurement.encoded[-2] // 2 - measurement.centre_row
 
 
 def _acquisitions(measurement: Measurement, geometry: Geometry) -> Iterator["ismrmrd.Acquisition"]:
     """The noise scan, if any, then slice after slice the lines in the order of their counter."""
-    oversampling = measurement.encoded[1] / measurement.matrix[1]
+    oversampling = measurement.encoded[-1] / measurement.matrix[-1]
     if measurement.trajectory is not None:
         oversampling = measurement.data.shape[-1] / max(measurement.matrix)
-    common = {
-        "sample_time_us": geometry.dwell / oversampling,
-        "read_dir": (1.0, 0.0, 0.0),  # to the patient's left
-        "phase_dir": (0.0, 1.0, 0.0),  # to the back
-        "slice_dir": (0.0, 0.0, 1.0),  # to the head
-    }
+    left, back, head = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # of the patient
+    directions = (left, back, head) if measurement.partitions is None else (head, left, back)
+    common: dict[str, Any] = dict(zip(("read_dir", "phase_dir", "slice_dir"), directions, strict=True))
+    common["sample_time_us"] = geometry.dwell / oversampling
     scan = 1
     if measurement.noise is not None:
         noise = ismrmrd.Acquisition.from_array(measurement.noise, scan_counter=scan, **common)
@@ -156,6 +158,8 @@ def _acquisitions(measurement: Measurement, geometry: Geometry) -> Iterator["ism
             )
             acquisition.idx.kspace_encode_step_1 = row
             acquisition.idx.slice = index
+            if measurement.partitions is not None:
+                acquisition.idx.kspace_encode_step_2 = measurement.partitions[number]
             for flag in _flags(number == 0, number == last, index == slices - 1, bool(measurement.calib[number])):
                 acquisition.set_flag(flag)
             yield acquisition

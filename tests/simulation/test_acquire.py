@@ -173,6 +173,7 @@ def test_number_of_spokes_follows_from_the_acceleration(source):
         ({"partial_echo": 1.2}, "above 0.5"),
         ({"mask": "radial", "partial_fourier": 0.8}, "spokes"),
         ({"mask": "poisson", "oversampling": 2}, "Poisson"),
+        ({"mask": "radial", "volume": True}, "Cartesian"),
         ({"spokes": 3}, "radial"),
         ({"partial_fourier": 0.6}, "calibration"),
         ({"calib": 50}, "do not fit"),
@@ -181,3 +182,14 @@ def test_number_of_spokes_follows_from_the_acceleration(source):
 def test_contradictions_are_refused(source, options, told):
     with pytest.raises(ValueError, match=told):
         acquire(source.ksp, source.image, Protocol(**{"mask": "uniform", "accel": 2, "calib": 20} | options))
+
+
+def test_a_volume_is_read_out_through_its_slices(source):
+    got = acquire(source.ksp, source.image, Protocol("poisson", accel=3, calib=10, seed=4, oversampling=2, volume=True))
+    assert got.data.shape == (1, 4, len(got.rows), 4)
+    assert (got.encoded, got.matrix) == ((48, 40, 4), (48, 40, 2))
+    assert got.accel == pytest.approx(3, abs=0.11)
+    assert got.calib.sum() == 100
+    slices = sp.resize(sp.ifft(got.data[0], axes=(-1,)), (4, len(got.rows), 2))
+    expected = source.ksp[:, :, got.partitions, got.rows]
+    np.testing.assert_allclose(slices.transpose(2, 0, 1), expected, atol=1e-5)

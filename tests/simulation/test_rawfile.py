@@ -121,6 +121,21 @@ def test_partial_fourier_and_asymmetric_echo_are_read_in_place(write, source):
     assert (ksp[..., :8] == 0).all()
 
 
+def test_a_volume_is_read_with_its_slices_along_the_readout(source, tmp_path):
+    path, reference = tmp_path / "volume.h5", source.image.transpose(1, 2, 0)
+    protocol = Protocol("poisson", accel=3, calib=10, oversampling=2, volume=True)
+    got = acquire(source.ksp, source.image, protocol)
+    write_raw(path, got, reference, {}, Geometry(fov=200, thickness=4))
+    raw = io.read_raw(path)
+    assert raw.is_3d
+    mask = np.zeros(SHAPE, bool)
+    mask[got.partitions, got.rows] = True
+    np.testing.assert_allclose(raw.ksp[0, 0, 0, 0], source.ksp * mask, atol=1e-5)
+    np.testing.assert_array_equal(raw.to_image(source.image[None, None, None, None])[0, 0, 0, 0], reference)
+    assert raw.fov == (8, 200, 240)
+    assert np.allclose(np.cross(raw.geometry.read_dir, raw.geometry.phase_dir), raw.geometry.slice_dir)
+
+
 def test_the_noise_scan_whitens_the_data(write):
     path, _ = write(mask="full", snr=10, noise_scan=True, oversampling=2)
     raw = io.read_raw(path)
