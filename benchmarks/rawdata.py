@@ -155,6 +155,7 @@ def main() -> None:
         rows = {}
         for name, make in cases.items():
             rows[name] = measure(make, prior)
+            print(f"{name}: {rows[name][-1]:.1f} s", flush=True)
     print_table(COLUMNS, rows)
     report(args, {"columns": COLUMNS, "files": rows})
 
