@@ -63,9 +63,9 @@ def print_table(columns: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> No
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def report(args: argparse.Namespace, figures: dict[str, Any]) -> None:
+def report(args: argparse.Namespace, figures: dict[str, Any], device: str | torch.device = "cpu") -> None:
     """Print the machine's line, and write the figures with it if asked to."""
-    described = {"machine": machine(), **figures}
+    described = {"machine": machine(device), **figures}
     print("\n" + ", ".join(f"{k}: {v}" for k, v in described["machine"].items() if v is not None))
     if args.json:
         args.json.write_text(json.dumps(described, indent=1) + "\n")
