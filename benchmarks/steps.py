@@ -1,76 +1,169 @@
 """How the one-step-per-level sampler's settings were chosen: PSNR on validation images against evaluations.
 
-Single-coil validation slices (subject 5) under three masks, each setting at several numbers of evaluations. The masks
-are those of the test's file, the images are not.
+Validation slices (subject 5), each under another sampling: one coil under five masks, and eight simulated coils with
+noise of a hundredth of the image's maximum and ESPIRiT maps. The masks of one coil are those of the test's file, the
+images are not. Settings differ from the default in what their names say; the default and the published schedule are
+followed over all numbers of evaluations, the others over a few.
 
-    python benchmarks/steps.py --json steps.json
+    python benchmarks/steps.py --json steps.json --figure steps.png
 """
 
+import argparse
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import sigpy as sp
+import sigpy.mri as mr
 from common import need, parser, print_table, report, siat_images
 
 from hggdp_plugin import HGGDPRecon, NoiseSchedule, load_prior
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
-from hggdp_plugin.prior import ScorePrior
+from hggdp_plugin.maps import espirit_maps
+from hggdp_plugin.simulation.coils import coil_maps
 
-MASKS = ("random_015", "radial_020", "cart_020")
-#: Each differs in one setting from the first, the default.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "eta 0": {"eta": 0.0},
-    "eta 0.3": {"eta": 0.3},
-    "momentum 0": {"momentum": 0.0},
-    "momentum 0.8": {"momentum": 0.8},
-    "no turns": {"turn": False},
-    "sigma_max 0.08": {"sigma_max": 0.08},
-    "sigma_max 0.3": {"sigma_max": 0.3},
-    "sigma_min 0.01": {"sigma_min": 0.01},
-    "sigma_min 0.003": {"sigma_min": 0.003},
+MASKS = ("random_015", "radial_020", "cart_020", "radial_010", "random_025")
+POISSON = (6, 10)
+COILS, CALIB, NOISE = 8, 24, 0.01
+
+
+@dataclass
+class Problem:
+    """A validation slice, its k-space (coils, H, W) and maps, and the noise variance of a sample."""
+
+    name: str
+    reference: np.ndarray
+    y: np.ndarray
+    mps: np.ndarray | None
+    variance: float
+
+
+def problems(data: Path) -> list[Problem]:
+    """One slice for each sampling."""
+    with h5py.File(need(data / "table1.h5"), "r") as file:
+        masks = {name: file[f"mask/{name}"][()].astype(np.float32) for name in MASKS}
+    images = siat_images(data / "siat_val.h5")
+    images = iter(images[4 :: len(images) // (len(MASKS) + len(POISSON))])
+    made = []
+    for name, mask in masks.items():
+        image = next(images)
+        made.append(Problem(name, image, (sp.fft(image) * mask)[None], None, 0.0))
+    rng = np.random.default_rng(0)
+    for acceleration in POISSON:
+        image = next(images)
+        mask = mr.poisson(image.shape, acceleration, calib=(CALIB, CALIB), seed=0, dtype=np.float32)
+        pairs = NOISE * rng.standard_normal((COILS, *image.shape, 2), dtype=np.float32)
+        y = mask * (sp.fft(coil_maps(COILS, image.shape) * image, axes=(-2, -1)) + pairs.view(np.complex64)[..., 0])
+        mps = espirit_maps(y, CALIB)
+        reference = np.where(mps.any(axis=0), image, 0)
+        made.append(Problem(f"{COILS} coils, Poisson R={acceleration}", reference, y, mps, 2 * NOISE**2))
+    return made
+
+
+def spaced(levels: int, rho: float) -> NoiseSchedule:
+    """The default's range in the spacing of Karras et al.: geometric as rho grows."""
+    schedule = NoiseSchedule.fast(levels)
+    first, last = (schedule.sigmas[i] ** (1 / rho) for i in (0, -1))
+    return replace(schedule, sigmas=tuple(float(s) for s in np.linspace(first, last, levels) ** rho))
+
+
+def fast(**options: Any) -> Callable[[int], NoiseSchedule]:
+    """The default with other options, by the number of levels."""
+    return lambda levels: NoiseSchedule.fast(levels, **options)
+
+
+FOLLOWED: dict[str, Callable[[int], NoiseSchedule]] = {
+    "default": fast(),
+    "published schedule": lambda evaluations: NoiseSchedule.hggdp(
+        levels=min(10, evaluations // 2), steps=evaluations // min(10, evaluations // 2)
+    ),
+}
+OTHERS: dict[str, Callable[[int], NoiseSchedule]] = {
+    "eta 0": fast(eta=0.0),
+    "eta 0.3": fast(eta=0.3),
+    "eta 1": fast(eta=1.0),
+    "momentum 0": fast(momentum=0.0),
+    "momentum 0.8": fast(momentum=0.8),
+    "no turns": fast(turn=False),
+    "start at sigma 0.05": fast(sigma_max=0.05),
+    "start at sigma 0.08": fast(sigma_max=0.08),
+    "start at sigma 0.3": fast(sigma_max=0.3),
+    "from noise, sigma 1": lambda n: replace(NoiseSchedule.fast(n, sigma_max=1.0), from_data=False),
+    "to sigma 0.003": fast(sigma_min=0.003),
+    "to sigma 0.01": fast(sigma_min=0.01),
+    "spacing rho 3": lambda n: spaced(n, 3),
+    "spacing rho 7": lambda n: spaced(n, 7),
+}
+#: Other rules for the weight of the data, and conjugate gradient iterations; for several coils.
+WEIGHTS: dict[str, Callable[[Problem], dict[str, Any]]] = {
+    "lamda the true noise": lambda p: {"lamda": p.variance},
+    "lamda 0 (exact)": lambda p: {"lamda": 0.0},
+    "2 CG iterations": lambda p: {"max_cg_iter": 2},
+    "5 CG iterations": lambda p: {"max_cg_iter": 5},
 }
 
 
-def psnr(images: np.ndarray, references: np.ndarray) -> float:
-    """Mean PSNR of the magnitudes, peak 1: no scale is fitted."""
-    error = np.mean((abs(images) - abs(references)) ** 2, axis=(-2, -1))
-    return float(np.mean(-10 * np.log10(error)))
+def psnr(image: np.ndarray, problem: Problem) -> float:
+    """PSNR of the magnitude, peak 1; where there are maps, which fix the scale only roughly, at the best scale."""
+    a, b = abs(image), abs(problem.reference)
+    if problem.mps is not None:
+        a = a * np.vdot(a, b) / np.vdot(a, a)
+    return float(-10 * np.log10(np.mean((a - b) ** 2)))
 
 
-def measure(
-    images: np.ndarray, masks: dict[str, np.ndarray], prior: ScorePrior, setting: dict[str, Any]
-) -> list[float]:
-    """PSNR under each mask and their mean."""
+def measure(todo: list[Problem], prior: Any, schedule: NoiseSchedule, options: Any = None) -> list[float]:
+    """PSNR of each problem."""
     values = []
-    for mask in masks.values():
-        y = sp.fft(images, axes=(-2, -1))[:, None] * mask
-        recon = HGGDPRecon(y, prior=prior, schedule=NoiseSchedule.fast(**setting), show_pbar=False).run()
-        values.append(psnr(recon, images))
-    return [*values, float(np.mean(values))]
+    for p in todo:
+        own = options(p) if options else {}
+        app = HGGDPRecon(p.y, p.mps, prior, schedule=schedule, show_pbar=False, **own)
+        values.append(psnr(app.run(), p))
+    return values
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Mean PSNR against evaluations, a line for each setting that was followed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in FOLLOWED:
+        means = {int(n): np.mean(rows[name]) for n, rows in figures.items() if name in rows}
+        axes.plot(list(means), list(means.values()), "o-", label=name)
+    axes.set(xscale="log", xlabel="evaluations of the network", ylabel="mean PSNR (dB)")
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     p = parser(__doc__)
-    p.add_argument("--levels", type=int, nargs="+", default=[10, 20, 40], help="numbers of evaluations")
-    p.add_argument("--slices", type=int, default=4, help="validation slices, evenly spaced")
-    args = p.parse_args()
+    p.add_argument("--evaluations", type=int, nargs="+", default=[5, 10, 20, 25, 40, 80, 160])
+    p.add_argument("--compared", type=int, nargs="+", default=[10, 25], help="where all settings are measured")
+    p.add_argument("--figure", type=Path, help="picture to write (.png)")
+    args: argparse.Namespace = p.parse_args()
     prior = load_prior(args.prior or DEFAULT_PRIOR)
-    images = siat_images(args.data / "siat_val.h5")
-    images = images[:: -(-len(images) // args.slices)]
-    with h5py.File(need(args.data / "table1.h5"), "r") as file:
-        masks = {name: file[f"mask/{name}"][()].astype(np.float32) for name in MASKS}
+    todo = problems(args.data)
+    several = [problem for problem in todo if problem.mps is not None]
+    names = [problem.name for problem in todo]
     figures: dict[str, Any] = {}
-    for levels in args.levels:
+    for n in args.evaluations:
         start = time.perf_counter()
-        figures[levels] = {
-            name: measure(images, masks, prior, {"levels": levels, **setting}) for name, setting in SETTINGS.items()
-        }
-        print(f"\n{levels} evaluations, PSNR (dB); {time.perf_counter() - start:.0f} s\n")
-        print_table([*MASKS, "mean"], figures[levels])
-    report(args, {"slices": len(images), "psnr": figures})
+        settings = FOLLOWED | OTHERS if n in args.compared else FOLLOWED
+        figures[str(n)] = rows = {name: measure(todo, prior, make(n)) for name, make in settings.items()}
+        print(f"\n{n} evaluations, PSNR (dB); {time.perf_counter() - start:.0f} s\n")
+        print_table([*names, "mean"], {name: [*row, float(np.mean(row))] for name, row in rows.items()})
+        if n in args.compared:
+            weights = {name: measure(several, prior, fast()(n), options) for name, options in WEIGHTS.items()}
+            figures[f"{n}, data consistency"] = weights
+            print()
+            print_table([problem.name for problem in several], {"default": rows["default"][-len(several) :]} | weights)
+    report(args, {"samplings": names, "psnr": figures})
+    if args.figure:
+        draw({n: rows for n, rows in figures.items() if n.isdigit()}, args.figure)
 
 
 if __name__ == "__main__":

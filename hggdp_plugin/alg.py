@@ -164,21 +164,31 @@ class BatchConjugateGradient(sp.alg.Alg):
         x (array): Initial solutions, updated in place.
         ndim (int): Number of trailing axes that make one system.
         max_iter (int): Number of iterations.
+        P (None or function): Preconditioner, Hermitian, positive definite and block-diagonal as ``A``.
 
     Attributes:
         x (array): Current solutions.
     """
 
-    def __init__(self, A: Callable[[Array], Array], b: Array, x: Array, ndim: int = 2, max_iter: int = 10) -> None:
-        self.A, self.x = A, x
+    def __init__(
+        self,
+        A: Callable[[Array], Array],
+        b: Array,
+        x: Array,
+        ndim: int = 2,
+        max_iter: int = 10,
+        P: Callable[[Array], Array] | None = None,
+    ) -> None:
+        self.A, self.x, self.P = A, x, P or (lambda r: r)
         self.axes = tuple(range(-ndim, 0))
         self.device = sp.get_device(x)
         with self.device:
             self.r = b - A(x)
-            self.p = self.r.copy()
-            self.rr = self._dot(self.r, self.r)
+            z = self.P(self.r)
+            self.p = z.copy()
+            self.rz = self._dot(self.r, z)
             # A residual this small is rounding. Part of it is where A is blind, and steps along it would be huge.
-            self.floor = (10 * np.finfo(x.dtype).eps) ** 2 * self._dot(b, b)
+            self.floor = (10 * np.finfo(x.dtype).eps) ** 2 * self._dot(b, self.P(b))
         super().__init__(max_iter)
 
     def _dot(self, a: Array, b: Array) -> Array:
@@ -189,14 +199,15 @@ class BatchConjugateGradient(sp.alg.Alg):
         with self.device:
             Ap = self.A(self.p)
             pAp = self._dot(self.p, Ap)
-            moves = (self.rr > self.floor) & (pAp > 0)
-            alpha = xp.where(moves, self.rr / xp.where(moves, pAp, 1), 0)
+            moves = (self.rz > self.floor) & (pAp > 0)
+            alpha = xp.where(moves, self.rz / xp.where(moves, pAp, 1), 0)
             self.x += alpha * self.p
             self.r -= alpha * Ap
-            rr = self._dot(self.r, self.r)
-            self.p *= rr / xp.where(self.rr > 0, self.rr, 1)
-            self.p += self.r
-            self.rr = rr
+            z = self.P(self.r)
+            rz = self._dot(self.r, z)
+            self.p *= rz / xp.where(self.rz > 0, self.rz, 1)
+            self.p += z
+            self.rz = rz
 
 
 def complex_normal(rng: Any, shape: tuple[int, ...]) -> Array:

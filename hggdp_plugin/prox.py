@@ -17,19 +17,18 @@ class L2DataConsistency(sp.prox.Prox):
     that is :math:`(A^H A + \frac{\lambda}{\alpha} I) u = A^H y + \frac{\lambda}{\alpha} x`. For :math:`\lambda` = 0 it
     is the image closest to x among those that agree with the measurements: replacement in k-space.
 
-    Where ``A`` is a unitary transform followed by a diagonal (one coil of unit sensitivity, Cartesian), ``transform``
-    and ``diagonal`` give the closed form; otherwise conjugate gradients start at x.
+    With a unitary ``transform`` F and ``diagonal`` d such that A^H A = F^H diag(d) F, that is a closed form. Where they
+    are only close, they precondition conjugate gradients, which start at x.
 
     Args:
         A (Linop): Measurement operator, images (..., H, W) to k-space.
         y (array): Measurements.
         lamda (float or array): Noise variance per real channel; an array broadcasts to the images.
-        transform (None or Linop): Unitary operator F with A^H A = F^H diag(d) F.
-        diagonal (None or array): d.
-        max_cg_iter (int): Conjugate gradient iterations.
-        support (None or array): Where the image can be other than 0, of a shape that broadcasts to the images; goes
-            with conjugate gradients. Where no coil sees anything the data do not hold x, and it would drift with the
-            prior.
+        transform (None or Linop): F; None: no preconditioner.
+        diagonal (None or array): d, at least 0, of a shape that broadcasts to the images.
+        max_cg_iter (int): Conjugate gradient iterations; 0: the closed form.
+        support (None or array): Where the image can be other than 0, of a shape that broadcasts to the images. Where no
+            coil sees anything the data do not hold x, and it would drift with the prior.
     """
 
     def __init__(
@@ -39,36 +38,50 @@ class L2DataConsistency(sp.prox.Prox):
         lamda: Any = 0.0,
         transform: sp.linop.Linop | None = None,
         diagonal: Any = None,
-        max_cg_iter: int = 5,
+        max_cg_iter: int = 3,
         support: Any = None,
     ) -> None:
-        self.A, self.lamda, self.transform, self.max_cg_iter = A, lamda, transform, max_cg_iter
-        self.support = support
+        self.A, self.lamda, self.max_cg_iter, self.support = A, lamda, max_cg_iter, support
+        self.transform: Any = transform
+        self.diagonal = diagonal
         self.device = sp.get_device(y)
         with self.device:
             self.AHy = A.H(y)
-            if transform is not None:
-                self.diagonal, self.kspace = diagonal, transform(self.AHy)
         super().__init__(A.ishape)
 
     def _prox(self, alpha: float, input: Any) -> Any:
         if alpha == 0:
             return input
-        xp = self.device.xp
         with self.device:
             weight = self.lamda / alpha
-            if self.transform is None:
-                x = input.copy()
-                b = self.AHy + weight * input
-                alg = BatchConjugateGradient(lambda u: self.A.N(u) + weight * u, b, x, max_iter=self.max_cg_iter)
-                while not alg.done():
-                    alg.update()
-                return x if self.support is None else x * self.support
-            k = self.transform(input)
+            x = self._solved(weight, input) if self.max_cg_iter else self._closed_form(weight, input)
+            return x if self.support is None else x * self.support
+
+    def _closed_form(self, weight: Any, input: Any) -> Any:
+        xp, F = self.device.xp, self.transform
+        total = self.diagonal + weight
+        gain = xp.where(total > 0, 1 / xp.where(total > 0, total, 1), 0)
+        k = F(input)
+        return F.H(k + gain * (F(self.AHy) - self.diagonal * k))
+
+    def _solved(self, weight: Any, input: Any) -> Any:
+        P = None
+        if self.transform is not None:
             total = self.diagonal + weight
-            measured = total > 0
-            safe = xp.where(measured, total, 1)
-            return self.transform.H(xp.where(measured, (self.kspace + weight * k) / safe, k)).astype(input.dtype)
+            # Where A is blind all but for the rounding, a large gain would be one for the rounding.
+            top = total.max()
+            total = self.device.xp.where(total > 1e-3 * top, total, top)
+
+            def P(r: Any) -> Any:
+                return self.transform.H(self.transform(r) / total)
+
+        b = self.AHy + weight * input
+        alg = BatchConjugateGradient(
+            lambda u: self.A.N(u) + weight * u, b, input.copy(), max_iter=self.max_cg_iter, P=P
+        )
+        while not alg.done():
+            alg.update()
+        return alg.x
 
 
 class GradientConsistency(sp.prox.Prox):

@@ -60,7 +60,7 @@ class Problem:
     def prox(self, chains: int, lamda: float) -> L2DataConsistency:
         F = sp.linop.FFT((chains, *SHAPE), axes=(-2, -1))
         y = np.broadcast_to(self.y, (chains, *SHAPE)).copy()
-        return L2DataConsistency(sp.linop.Multiply(F.oshape, self.mask) * F, y, lamda, F, self.mask)
+        return L2DataConsistency(sp.linop.Multiply(F.oshape, self.mask) * F, y, lamda, F, self.mask, max_cg_iter=0)
 
 
 @pytest.fixture
@@ -230,6 +230,23 @@ def test_systems_are_solved_independently(systems):
     together = solve(H, b, 7)
     for i in range(3):
         np.testing.assert_allclose(together[i], solve(H[i : i + 1], b[i : i + 1], 7)[0], rtol=1e-4)
+
+
+def test_a_preconditioner_is_used_as_in_sigpy(systems):
+    H, b = systems[0][0], systems[1][0]
+    P = np.linspace(0.5, 2, b.size).reshape(b.shape).astype(np.float32)
+
+    def A(u):
+        return (H @ u.reshape(-1, 1)).reshape(u.shape)
+
+    x, expected = np.zeros_like(b), np.zeros_like(b)
+    for alg in (
+        BatchConjugateGradient(A, b, x, max_iter=4, P=lambda r: P * r),
+        ConjugateGradient(A, b, expected, P=lambda r: P * r, max_iter=4),
+    ):
+        while not alg.done():
+            alg.update()
+    np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_systems_are_solved(systems):

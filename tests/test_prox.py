@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sigpy as sp
 
-from hggdp_plugin.linops import Sense
+from hggdp_plugin.linops import FFT2, Sense, kspace_diagonal
 from hggdp_plugin.prox import L2DataConsistency
 
 SHAPE = (2, 6, 7)  # two slices
@@ -21,7 +21,7 @@ def single_coil(device, weights):
     with device:
         A = Sense(device.xp.ones((1, *SHAPE[1:]), np.complex64), SHAPE[:1], weights=weights)
         y = A(sp.to_device(complex_array(*SHAPE, seed=1), device)) + 0.1 * (weights > 0).astype(np.float32)
-    return A, y, {"transform": sp.linop.FFT(SHAPE, axes=(-2, -1)), "diagonal": weights[:, 0]}
+    return A, y, {"transform": sp.linop.FFT(SHAPE, axes=(-2, -1)), "diagonal": weights[:, 0], "max_cg_iter": 0}
 
 
 def mask():
@@ -65,6 +65,27 @@ def test_the_result_is_optimal(device):
         gradient = (u - x) + alpha / lamda * A.H(A(u) - y)
         scale = float(device.xp.linalg.norm(alpha / lamda * A.H(y)))
         assert float(device.xp.linalg.norm(gradient)) < 1e-4 * scale
+
+
+def test_a_preconditioner_saves_iterations(device):
+    """Spokes, which are far denser at the centre of k-space than at its edge."""
+    shape = (1, 24, 24)
+    angle, radius = np.pi * np.arange(36)[:, None] / 36, np.linspace(-12, 12, 48, endpoint=False)[None]
+    coord = np.stack([radius * np.sin(angle), radius * np.cos(angle)], -1).astype(np.float32)
+    coord, mps, x, truth = (
+        sp.to_device(a, device)
+        for a in (coord, np.ones(shape, np.complex64), complex_array(*shape), complex_array(*shape, seed=1))
+    )
+    A = Sense(mps, shape[:1], coord)
+    y, density = A(truth), kspace_diagonal(mps, coord)
+
+    def solution(iterations, *preconditioner):
+        prox = L2DataConsistency(A, y, 1.0, *preconditioner or (None, None), max_cg_iter=iterations)
+        return sp.to_device(prox(10.0, x))
+
+    exact = solution(100)
+    plain, preconditioned = solution(4), solution(4, FFT2(shape), density)
+    assert np.linalg.norm(preconditioned - exact) < 0.6 * np.linalg.norm(plain - exact)
 
 
 def test_a_step_of_zero_changes_nothing(device):

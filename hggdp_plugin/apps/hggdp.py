@@ -9,7 +9,7 @@ import sigpy as sp
 
 from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient, PublishedLangevin, complex_uniform
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
-from hggdp_plugin.linops import Replicate, Sense, turns
+from hggdp_plugin.linops import FFT2, Replicate, Sense, kspace_diagonal, turns
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.prox import GradientConsistency, L2DataConsistency
 from hggdp_plugin.scaling import estimate_noise, estimate_scale
@@ -17,6 +17,8 @@ from hggdp_plugin.schedule import NoiseSchedule
 
 #: Conjugate gradient iterations of the least-squares image that gives the scale and the start.
 LEAST_SQUARES_ITERATIONS = 15
+#: Conjugate gradient iterations per step; on the Cartesian grid more bring next to nothing (benchmarks/steps.py).
+CG_ITERATIONS, NON_CARTESIAN_CG_ITERATIONS = 3, 8
 #: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data
 #: 0.2 and 0.3 are the best of 0.1 to 1 (benchmarks/noise.py).
 NOISE_SHARE = 0.3
@@ -52,7 +54,8 @@ class HGGDPRecon(sp.app.App):
         seed (int): Seed of the noise; same seed, same image.
         schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With
             ``published_noise`` the data consistency too is the published one, whatever ``lamda``; Cartesian only.
-        max_cg_iter (int): Conjugate gradient iterations per step, where there is no closed form.
+        max_cg_iter (None or int): Conjugate gradient iterations per step, where there is no closed form; default 3, and
+            8 for non-Cartesian samples.
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
 
@@ -77,7 +80,7 @@ class HGGDPRecon(sp.app.App):
         comm: Any = None,
         seed: int = 0,
         schedule: NoiseSchedule | None = None,
-        max_cg_iter: int = 5,
+        max_cg_iter: int | None = None,
         show_pbar: bool = True,
         leave_pbar: bool = True,
     ) -> None:
@@ -116,14 +119,19 @@ class HGGDPRecon(sp.app.App):
             if self.schedule.published_noise:
                 self.consistency = GradientConsistency(self.A, self.y, _support(mps, comm))
             elif closed_form:
-                # A^H A does not ask for a centred transform, which would cost two shifts of the image.
-                F = sp.linop.FFT(x.shape, axes=(-2, -1), center=False)
-                F = F * sp.linop.Multiply(x.shape, mps[..., 0, :, :])
-                diagonal = xp.fft.ifftshift(xp.broadcast_to(weights, y.shape)[..., 0, :, :], axes=(-2, -1))
-                self.consistency = L2DataConsistency(self.A, self.y, self.lamda, F, diagonal)
+                F = FFT2(x.shape) * sp.linop.Multiply(x.shape, mps[..., 0, :, :])
+                density = xp.fft.ifftshift(xp.broadcast_to(weights, y.shape)[..., 0, :, :], axes=(-2, -1))
+                self.consistency = L2DataConsistency(self.A, self.y, self.lamda, F, density, max_cg_iter=0)
             else:
+                # Cartesian samples are equally dense; others are far denser at the centre, where plain conjugate
+                # gradients would spend themselves. (On few Cartesian lines a preconditioner does harm: it hurries
+                # towards what the data say where they say little.)
+                F, density = (
+                    (None, None) if coord is None else (FFT2(x.shape), self._density(mps, coord, weights, comm))
+                )
+                iterations = max_cg_iter or (CG_ITERATIONS if coord is None else NON_CARTESIAN_CG_ITERATIONS)
                 self.consistency = L2DataConsistency(
-                    self.A, self.y, self.lamda, max_cg_iter=max_cg_iter, support=_support(mps, comm)
+                    self.A, self.y, self.lamda, F, density, iterations, _support(mps, comm)
                 )
             alg = self._sampler(x / self.scale, seed)
         self._next_summary = 0.0
@@ -135,6 +143,13 @@ class HGGDPRecon(sp.app.App):
         while not alg.done():
             alg.update()
         return alg.x
+
+    @staticmethod
+    def _density(mps: Any, coord: Any, weights: Any, comm: Any) -> Any:
+        density = kspace_diagonal(mps, coord, weights)
+        if comm is not None:
+            comm.allreduce(density)
+        return density
 
     def _noise(self, coord: Any, comm: Any) -> Any:
         """Noise variance of the scaled k-space, the same in every process: the mean over theirs."""

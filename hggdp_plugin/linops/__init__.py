@@ -1,7 +1,8 @@
-"""Linear operators: SENSE for batches of slices, the views of the high-dimensional embedding, flips and turns."""
+"""Linear operators: SENSE and FFT for batches of slices, the views of the high-dimensional embedding, turns."""
 
-from hggdp_plugin.linops.sense import Sense
+from hggdp_plugin.linops.fourier import FFT2
+from hggdp_plugin.linops.sense import Sense, kspace_diagonal
 from hggdp_plugin.linops.turns import turns
 from hggdp_plugin.linops.views import Replicate
 
-__all__ = ["Replicate", "Sense", "turns"]
+__all__ = ["FFT2", "Replicate", "Sense", "kspace_diagonal", "turns"]

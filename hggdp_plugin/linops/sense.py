@@ -1,12 +1,13 @@
 """The SENSE operator for a batch of slices."""
 
-import os
 from math import prod
 from typing import Any
 
 import numpy as np
 import scipy.fft
 import sigpy as sp
+
+from hggdp_plugin.linops.fourier import fft_of
 
 #: Oversampling and kernel width that are exact to 2e-6; SigPy's defaults leave 3e-3, as much as the noise of good data.
 _NUFFT = {"oversamp": 2, "width": 6}
@@ -88,24 +89,15 @@ class SenseNormal(sp.linop.Linop):
     """
 
     def __init__(self, mps: Any, batch: tuple[int, ...] = (), coord: Any = None, weights: Any = None) -> None:
-        shape = mps.shape[-2:]
         with sp.get_device(mps):
-            xp = sp.get_array_module(mps)
             self.mps, self.conjugate = mps, mps.conj()
-            if weights is None:
-                weights = xp.ones(1, xp.float32)
-            samples = shape if coord is None else coord.shape[:-1]
-            weights = xp.broadcast_to(weights, np.broadcast_shapes(weights.shape, samples))
-            if coord is None:
-                self.transfer = xp.fft.ifftshift(weights, axes=(-2, -1))
-            else:
-                self.transfer = _toeplitz(coord, weights, shape)
-        super().__init__((*batch, *shape), (*batch, *shape))
+            self.transfer = _transfer(mps.shape[-2:], coord, weights, sp.get_array_module(mps))
+        super().__init__((*batch, *mps.shape[-2:]), (*batch, *mps.shape[-2:]))
 
     def _apply(self, input: Any) -> Any:
         H, W = input.shape[-2:]
         rows, columns = self.transfer.shape[-2:]
-        fft, options = _fft(input)
+        fft, options = fft_of(input)
         with sp.get_device(input):
             # Axis by axis, since most lines of a zero-filled image are zero, and most of the result is not wanted.
             x = fft.fft(self.mps * input[..., None, :, :], columns, axis=-1, **options)
@@ -119,23 +111,55 @@ class SenseNormal(sp.linop.Linop):
         return self
 
 
-def _toeplitz(coord: Any, weights: Any, shape: tuple[int, ...]) -> Any:
-    """Transfer function on a grid that holds all differences of pixels, real (..., grid)."""
-    xp = sp.get_array_module(coord)
+def kspace_diagonal(mps: Any, coord: Any = None, weights: Any = None) -> Any:
+    r"""Diagonal of the normal operator of :func:`Sense` in k-space, :math:`e_k^H S^H F^H W F S e_k`.
+
+    It is the density of the samples as the coils blur it. The normal operator that has only this diagonal is the
+    circulant one closest to the true one, a preconditioner; for one coil of unit sensitivity on the Cartesian grid it
+    is the true one.
+
+    Args:
+        mps (array): As in :func:`Sense`.
+        coord (None or array): As in :func:`Sense`.
+        weights (None or array): As in :func:`Sense`.
+
+    Returns:
+        array: float32 (..., H, W), the origin of k-space at index (0, 0).
+
+    References:
+        Chan, T. F. (1988). An optimal circulant preconditioner for Toeplitz systems. SIAM J. Sci. Stat. Comput., 9(4).
+    """
+    with sp.get_device(mps):
+        xp = sp.get_array_module(mps)
+        fft, options = fft_of(mps)
+        coils, *shape = mps.shape[-3:]
+        transfer = _transfer((shape[0], shape[1]), coord, weights, xp)
+        grid = transfer.shape[-2:]
+        transfer = xp.broadcast_to(transfer, (*transfer.shape[:-3], coils, *grid))
+        terms = 0
+        for c in range(coils):  # one by one: all at once would take the memory of many k-spaces
+            power = xp.abs(fft.fft2(mps[..., c, :, :], grid, **options)) ** 2
+            psf = fft.ifft2(transfer[..., c, :, :], **options)
+            terms = terms + psf * fft.ifft2(power, **options).conj()
+        for axis, n in ((-2, shape[0]), (-1, shape[1])):
+            terms = xp.moveaxis(terms, axis, -1)
+            wrapped = terms[..., :n].copy()
+            if coord is not None:  # differences of pixels, -n < d < n, as remainders of n
+                wrapped[..., 1:] += terms[..., 1 - n :]
+            terms = xp.moveaxis(wrapped, -1, axis)
+        return (xp.maximum(fft.fft2(terms, **options).real, 0) / prod(shape)).astype(xp.float32)
+
+
+def _transfer(shape: tuple[int, int], coord: Any, weights: Any, xp: Any) -> Any:
+    """Transfer function of F^H W F, real (..., rows, columns), with zeros around the image if there are coordinates."""
+    if weights is None:
+        weights = xp.ones(1, xp.float32)
+    weights = xp.broadcast_to(weights, np.broadcast_shapes(weights.shape, shape if coord is None else coord.shape[:-1]))
+    if coord is None:
+        return xp.fft.ifftshift(weights, axes=(-2, -1))
     grid = [scipy.fft.next_fast_len(2 * n - 1) for n in shape]
     scale = xp.asarray([g / n for g, n in zip(grid, shape, strict=True)], coord.dtype)
     oshape = (*weights.shape[: 1 - coord.ndim], *grid)
     psf = sp.nufft_adjoint(weights.astype(xp.complex64), coord * scale, oshape, **_NUFFT)
     psf = xp.fft.ifftshift(psf, axes=(-2, -1))
     return (xp.fft.fft2(psf).real * (prod(grid) ** 0.5 / prod(shape))).astype(xp.float32)
-
-
-#: Threads of an FFT: as many as torch takes.
-_THREADS = int(asked) if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit() else os.cpu_count()
-
-
-def _fft(array: Any) -> tuple[Any, dict[str, Any]]:
-    """Where an array's FFTs are, and their options: SciPy's take a third of the time of NumPy's."""
-    if isinstance(array, np.ndarray):
-        return scipy.fft, {"workers": _THREADS, "overwrite_x": True}
-    return sp.get_array_module(array).fft, {}

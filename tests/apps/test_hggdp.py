@@ -71,7 +71,7 @@ def test_the_image_follows_the_units_and_the_phase_of_the_data(name, factor, mea
     y, mps, options = case(name, measurement)
     expected = recon(y, mps, prior, **options)
     scaled = recon((factor * y).astype(np.complex64), mps, prior, **options)
-    assert error(scaled / factor, expected) < 1e-4
+    assert error(scaled / factor, expected) < 3e-4
 
 
 @pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="needs a processor with bfloat16")
@@ -95,7 +95,7 @@ def test_a_batch_is_its_slices(name, views, schedule, measurement, make_network)
     assert together.shape == (2, 2, *measurement.image.shape)
     for i in (0, 1, 3):
         single = recon(batch.reshape(4, *y.shape)[i], mps, prior, schedule, **options)
-        assert error(together.reshape(4, *single.shape)[i], single) < 1e-4
+        assert error(together.reshape(4, *single.shape)[i], single) < 3e-4
 
 
 def test_maps_of_each_slice(measurement, prior):

@@ -5,7 +5,7 @@ import pytest
 import sigpy as sp
 from sigpy import mri
 
-from hggdp_plugin.linops import Sense
+from hggdp_plugin.linops import Sense, kspace_diagonal
 
 COILS, SHAPE = 5, (12, 9)
 
@@ -105,3 +105,20 @@ def test_the_adjoint_sums_over_processes():
     A = Sense(mps[:2], comm=Sum(other.N(x)))
     np.testing.assert_allclose(A(x), whole(x)[:2], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(A.H(A(x)), whole.N(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_diagonal_in_kspace_is_that_of_the_matrix(kind, device):
+    options, mps = arguments(kind), complex_array(COILS, *SHAPE)
+    waves = np.fft.ifft2(np.eye(np.prod(SHAPE)).reshape(-1, *SHAPE), norm="ortho").astype(np.complex64)
+    expected = [np.vdot(wave, Sense(mps, **options).N(wave)).real for wave in waves]
+    diagonal = kspace_diagonal(sp.to_device(mps, device), **options)
+    assert diagonal.dtype == np.float32
+    np.testing.assert_allclose(sp.to_device(diagonal).ravel(), expected, rtol=1e-4)
+
+
+def test_the_diagonal_of_each_slice():
+    weights = np.random.default_rng(1).random((2, 1, *SHAPE)).astype(np.float32)
+    mps = complex_array(2, COILS, *SHAPE)
+    for i, diagonal in enumerate(kspace_diagonal(mps, weights=weights)):
+        np.testing.assert_allclose(diagonal, kspace_diagonal(mps[i], weights=weights[i]), rtol=1e-5)
