@@ -47,14 +47,14 @@ def problems(data: Path) -> list[Problem]:
     with h5py.File(need(data / "table1.h5"), "r") as file:
         masks = {name: file[f"mask/{name}"][()].astype(np.float32) for name in MASKS}
     images = siat_images(data / "siat_val.h5")
-    images = iter(images[4 :: len(images) // (len(MASKS) + len(POISSON))])
+    slices = iter(images[4 :: len(images) // (len(MASKS) + len(POISSON))])
     made = []
     for name, mask in masks.items():
-        image = next(images)
+        image = next(slices)
         made.append(Problem(name, image, (sp.fft(image) * mask)[None], None, 0.0))
     rng = np.random.default_rng(0)
     for acceleration in POISSON:
-        image = next(images)
+        image = next(slices)
         mask = mr.poisson(image.shape, acceleration, calib=(CALIB, CALIB), seed=0, dtype=np.float32)
         pairs = NOISE * rng.standard_normal((COILS, *image.shape, 2), dtype=np.float32)
         y = mask * (sp.fft(coil_maps(COILS, image.shape) * image, axes=(-2, -1)) + pairs.view(np.complex64)[..., 0])
@@ -87,10 +87,11 @@ OTHERS: dict[str, Callable[[int], NoiseSchedule]] = {
     "eta 0.3": fast(eta=0.3),
     "eta 1": fast(eta=1.0),
     "momentum 0": fast(momentum=0.0),
+    "momentum 0.5": fast(momentum=0.5),
     "momentum 0.8": fast(momentum=0.8),
     "no turns": fast(turn=False),
     "start at sigma 0.05": fast(sigma_max=0.05),
-    "start at sigma 0.08": fast(sigma_max=0.08),
+    "start at sigma 0.15": fast(sigma_max=0.15),
     "start at sigma 0.3": fast(sigma_max=0.3),
     "from noise, sigma 1": lambda n: replace(NoiseSchedule.fast(n, sigma_max=1.0), from_data=False),
     "to sigma 0.003": fast(sigma_min=0.003),

@@ -107,14 +107,14 @@ class NoiseSchedule:
     @classmethod
     def fast(
         cls,
-        levels: int = 40,
-        sigma_max: float = 0.15,
+        levels: int = 25,
+        sigma_max: float = 0.1,
         sigma_min: float = 0.005,
         eta: float = 0.1,
-        momentum: float = 0.5,
+        momentum: float = 0.7,
         turn: bool = True,
     ) -> "NoiseSchedule":
-        """One step per level, from the least-squares image."""
+        """One step per level, from the least-squares image; benchmarks/steps.py tells why these values."""
         return cls(geometric(sigma_max, sigma_min, levels), eta=eta, momentum=momentum, turn=turn)
 
 

@@ -20,8 +20,8 @@ LEAST_SQUARES_ITERATIONS = 15
 #: Conjugate gradient iterations per step; on the Cartesian grid more bring next to nothing (benchmarks/steps.py).
 CG_ITERATIONS, NON_CARTESIAN_CG_ITERATIONS = 3, 8
 #: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data
-#: 0.2 and 0.3 are the best of 0.1 to 1 (benchmarks/noise.py).
-NOISE_SHARE = 0.3
+#: 0.2 is the best of 0.1 to 1 (benchmarks/noise.py).
+NOISE_SHARE = 0.2
 
 
 class HGGDPRecon(sp.app.App):
