@@ -91,7 +91,7 @@ def measure(make: Callable[[], Case], prior: Any) -> list[Any]:
     start = time.perf_counter()
     raw = read()
     mps = estimate_maps(raw, log=lambda line: None)
-    ours = reconstruct(raw, mps, prior=prior, show_pbar=False)
+    ours = reconstruct(raw, mps, prior=prior, show_pbar=False, log=lambda line: None)
     seconds = time.perf_counter() - start
     zero = np.stack(
         [zero_filled(y, m, raw.coord) for frame in raw.ksp for y, m in zip(frame[0, 0, 0], mps, strict=True)]

@@ -108,7 +108,7 @@ def _reconstruct(
     gpu: int | None = None,
 ) -> list[Any]:
     """Makes the images to send, as MRD objects."""
-    from hggdp_plugin.apps.measurement import compress, estimate_maps, reconstruct
+    from hggdp_plugin.apps.measurement import compress, reconstruct
     from hggdp_plugin.apps.recon import find_device
     from hggdp_plugin.prior import load_prior
     from hggdp_plugin.schedule import NoiseSchedule
@@ -117,9 +117,8 @@ def _reconstruct(
     schedule = NoiseSchedule.fast() if levels is None else NoiseSchedule.fast(levels=levels)
     if coils is not None:
         raw, __ = compress(raw, coils, _logger.info)
-    mps = estimate_maps(raw, None, device, _logger.info)
     options = {"prior": load_prior(*([prior] if prior else [])), "schedule": schedule, "device": device}
-    image = reconstruct(raw, mps, seed=seed, show_pbar=False, **options)
+    image = reconstruct(raw, seed=seed, show_pbar=False, log=_logger.info, **options)
     return mrd_images(image, raw, f"hggdp_plugin fire, {schedule.evaluations} evaluations, seed {seed}")
 
 

@@ -10,6 +10,7 @@ import sigpy as sp
 from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient, PublishedLangevin, complex_uniform
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.linops import FFT2, Replicate, Sense, kspace_diagonal, turns
+from hggdp_plugin.memory import coils_at_a_time
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.prox import GradientConsistency, L2DataConsistency
 from hggdp_plugin.scaling import estimate_noise, estimate_scale
@@ -49,7 +50,7 @@ class HGGDPRecon(sp.app.App):
             samples that are not zero.
         coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
         device (Device): Where to reconstruct, and where the result is.
-        coil_batch_size (None or int): Coils processed at a time; bounds the memory.
+        coil_batch_size (None or int): Coils processed at a time; bounds the memory. None: what fits into the free one.
         comm (None or Communicator): SigPy communicator; each process holds the y and mps of its own coils.
         seed (int): Seed of the noise; same seed, same image.
         schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With
@@ -104,6 +105,8 @@ class HGGDPRecon(sp.app.App):
             if weights is None and coord is None:
                 weights = (y != 0).any(axis=-3, keepdims=True).astype(xp.float32)
             batch = y.shape[: -3 if coord is None else -coord.ndim]
+            if coil_batch_size is None:
+                coil_batch_size = coils_at_a_time((*batch, *mps.shape[-2:]), mps.shape[-3], coord is None, self.device)
             self.A = Sense(mps, batch, coord, weights, coil_batch_size, comm)
             self.y = y if weights is None else y * weights**0.5
 

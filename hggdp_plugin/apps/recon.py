@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "-g", "--gpu", type=int, nargs="?", const=0, metavar="ID", help="use a GPU (default: the first)"
     )
-    machine.add_argument("--batch-size", type=positive, default=8, metavar="N", help="slices at a time (default 8)")
+    machine.add_argument(
+        "--batch-size", type=positive, metavar="N", help="slices at a time (default: what fits into the free memory)"
+    )
     machine.add_argument("--float32", action="store_true", help="run the network in full precision, not bfloat16")
     machine.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     return parser
@@ -100,6 +103,7 @@ def _recon(argv: Sequence[str] | None) -> None:
     _say(args, raw.summary())
 
     # Imported once the input is known to be sound, so that a mistake is told soon.
+    from hggdp_plugin.apps.finished import discard
     from hggdp_plugin.apps.hggdp import check_published
     from hggdp_plugin.apps.measurement import reconstruct
     from hggdp_plugin.prior import load_prior
@@ -107,10 +111,11 @@ def _recon(argv: Sequence[str] | None) -> None:
     with _refusals(args):
         prior = load_prior(*([args.prior] if args.prior else []), autocast=not args.float32)
         schedule = _schedule(args)
-    raw, mps = _coils(args, raw, device)
+    raw, mps = _coils(args, raw)
     if args.published_noise:
         with _refusals(args):
             check_published(mps, None, raw.coord)
+    keep = output.with_name(f"{output.name}.part")
     image = reconstruct(
         raw,
         mps,
@@ -118,14 +123,18 @@ def _recon(argv: Sequence[str] | None) -> None:
         args.samples,
         args.seed,
         args.batch_size,
+        args.calib_width,
+        show_pbar=not args.quiet,
+        keep=keep,
+        log=partial(_say, args),
         prior=prior,
         schedule=schedule,
         device=device,
         max_cg_iter=args.max_cg_iter,
-        show_pbar=not args.quiet,
     )
     history = f"hggdp_plugin {args.schedule}, {schedule.evaluations} evaluations, seed {args.seed}"
     io.write_image(output, image, raw=raw, complex_=args.complex, overwrite=args.overwrite, history=history)
+    discard(keep)
     _say(args, f"Wrote {output} in {time.monotonic() - start:.1f} s.")
 
 
@@ -190,20 +199,17 @@ def _schedule(args: argparse.Namespace) -> Any:
     return NoiseSchedule.fast(**options)
 
 
-def _coils(args: argparse.Namespace, raw: io.RawData, device: sp.Device) -> tuple[io.RawData, Any]:
-    """The measurement in the coils that are asked for, and their maps."""
-    from hggdp_plugin.apps.measurement import compress, estimate_maps
+def _coils(args: argparse.Namespace, raw: io.RawData) -> tuple[io.RawData, Any]:
+    """The measurement in the coils that are asked for, and their maps if they are given."""
+    from hggdp_plugin.apps.measurement import compress
     from hggdp_plugin.compression import compress_coils
-
-    def log(line: str) -> None:
-        _say(args, line)
 
     mps = _given_maps(args.mps, raw) if args.mps else None
     if args.coils:
         with _refusals(args):
-            raw, matrix = compress(raw, args.coils, log)
+            raw, matrix = compress(raw, args.coils, partial(_say, args))
         mps = None if mps is None else compress_coils(matrix, mps)
-    return raw, estimate_maps(raw, args.calib_width, device, log) if mps is None else mps
+    return raw, mps
 
 
 def _given_maps(path: Path, raw: io.RawData) -> Any:

@@ -1,0 +1,40 @@
+import math
+
+import numpy as np
+import pytest
+import sigpy as sp
+
+from hggdp_plugin import HGGDPRecon, memory
+from hggdp_plugin.schedule import NoiseSchedule
+
+
+def test_free_memory_is_that_of_the_machine():
+    assert 2**20 < memory.free_memory(sp.cpu_device) < 2**50
+
+
+@pytest.mark.cuda
+def test_free_memory_of_a_gpu():
+    assert 2**20 < memory.free_memory(sp.Device(0)) < 2**50
+
+
+@pytest.mark.parametrize(
+    ("free", "slices", "coils"),
+    [(math.inf, 8, 16), (2**34, 8, 16), (2**30, 3, 16), (2**26, 1, 1), (0, 1, 1)],
+)
+def test_what_fits(free, slices, coils, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
+    assert memory.slices_at_a_time((256, 256), 16, True, sp.cpu_device) == slices
+    assert memory.coils_at_a_time((256, 256), 16, True, sp.cpu_device) == coils
+    assert memory.slices_at_a_time((256, 256), 16, False, sp.cpu_device) <= slices
+
+
+def test_little_memory_gives_the_same_image(prior, measurement, monkeypatch):
+    def image(free):
+        monkeypatch.setattr(memory, "free_memory", lambda device: free)
+        options = {"schedule": NoiseSchedule.fast(levels=3), "show_pbar": False}
+        app = HGGDPRecon(measurement.y, measurement.mps, prior, **options)
+        assert isinstance(app.A, sp.linop.Vstack) == (free == 0)
+        return app.run()
+
+    expected = image(math.inf)
+    np.testing.assert_allclose(image(0), expected, atol=1e-5 * abs(expected).max())
