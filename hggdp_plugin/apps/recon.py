@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--complex", action="store_true", help="write the complex image, not its magnitude")
     parser.add_argument("--group", help="group of the raw data in the file, where there are several")
     parser.add_argument(
-        "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy or .cfl"
+        "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy, .cfl or .h5"
     )
     parser.add_argument(
         "-t", "--coord", type=Path, metavar="TRAJ", help="trajectory of .cfl or .npy k-space, in units of 1 / FOV"

@@ -7,6 +7,7 @@ import sigpy as sp
 
 from hggdp_plugin.io.cfl import IMAGE_DIMS, take_dims
 from hggdp_plugin.io.errors import InputError
+from hggdp_plugin.io.h5_maps import read_h5_maps
 from hggdp_plugin.io.image import read_array
 from hggdp_plugin.io.mrd_cartesian import sampled_centre
 from hggdp_plugin.io.mrd_file import MAX_SAMPLE, acquisition_header_dtype
@@ -61,8 +62,9 @@ def read_maps(path: PathLike, is_3d: bool = False) -> np.ndarray:
     """Reads coil sensitivity maps.
 
     Args:
-        path (path): .cfl in BART's dimensions, or .npy of shape (coils, y, x) or (slices, coils, y, x); in 3D the 2D
-            problems' positions along the readout are the slices of .npy.
+        path (path): .cfl in BART's dimensions; .npy or HDF5 (.h5) of shape (coils, y, x) or (slices, coils, y, x), in
+            3D with the 2D problems' positions along the readout as slices; or an ISMRMRD image series (.h5) with the
+            coils as channels.
         is_3d (bool): whether the measurement is 3D Cartesian.
 
     Returns:
@@ -71,8 +73,8 @@ def read_maps(path: PathLike, is_3d: bool = False) -> np.ndarray:
     Raises:
         InputError: the file cannot be used.
     """
-    mps = read_array(path)
-    if _is_bart(path):
+    mps = read_h5_maps(path, is_3d) if suffix_of(path) == ".h5" else read_array(path)
+    if suffix_of(path) in (".cfl", ".hdr"):
         mps = take_dims(mps, ("SLICE", "COIL", "PHS2", "PHS1", "READ"), path, "one set of coil maps")
         mps = np.moveaxis(mps, -1, 1) if is_3d else np.moveaxis(mps, 2, 1)  # the axis that counts 2D problems
         mps = mps.reshape(-1, *mps.shape[2:])

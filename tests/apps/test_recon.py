@@ -83,6 +83,11 @@ def test_given_maps(raw, prior, tmp_path, capsys):
     maps = tmp_path / "maps.npy"
     np.save(maps, np.full((4, 64, 60), 0.5, np.complex64))
     assert main([str(raw), "-o", str(tmp_path / "out.npy"), "--mps", str(maps), "--prior", prior, *FAST]) == 0
+    with h5py.File(tmp_path / "maps.h5", "w") as file:
+        file["maps"] = np.load(maps)
+    given = ["--mps", str(tmp_path / "maps.h5"), "--prior", prior, *FAST]
+    assert main([str(raw), "-o", str(tmp_path / "same.npy"), *given]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "same.npy"), np.load(tmp_path / "out.npy"))
     np.save(maps, np.ones((3, 64, 60), np.complex64))
     assert main([str(raw), "-o", str(tmp_path / "no.npy"), "--mps", str(maps), "--prior", prior, *FAST]) == 2
     assert "(4, 64, 60)" in capsys.readouterr().err

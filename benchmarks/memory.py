@@ -1,0 +1,72 @@
+"""Peak memory of ``hggdp recon`` on a volume of many slices and coils, and of reading it.
+
+A phantom of 64 slices, 16 coils, 256 x 256, a third of the lines, its k-space 512 MiB; every command in a process of
+its own. Two noise levels, for memory does not depend on their number; time does. Needs 1 GB of disk in TMPDIR.
+
+    python benchmarks/memory.py --json memory.json
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import sigpy as sp
+from common import parser, print_table, report
+
+from hggdp_plugin.simulation import coil_maps, head_phantom, masks, write_raw
+from hggdp_plugin.simulation.acquire import Measurement
+
+READ = "import sys; from hggdp_plugin import io; raw = io.read_raw(sys.argv[1])"
+
+
+def write_volume(path: Path, slices: int, coils: int, size: int) -> None:
+    """A head phantom, moved by a pixel from slice to slice, with noise."""
+    image, maps = head_phantom((size, size), num_slices=1)[0], coil_maps(coils, (size, size))
+    images = np.stack([np.roll(image, s, axis=0) for s in range(slices)]).astype(np.complex64)
+    rows, calib = np.flatnonzero(masks.random_lines(size, 3, size // 10)), np.zeros(size, bool)
+    calib[masks.centre(size, size // 10)] = True
+    rng = np.random.default_rng(0)
+    lines = np.stack([sp.fft(maps * one, axes=(-2, -1))[:, rows] for one in images])
+    lines += 0.01 * (rng.standard_normal(lines.shape, np.float32) + 1j * rng.standard_normal(lines.shape, np.float32))
+    measurement = Measurement(lines, rows, size // 2, size // 2, calib[rows], (size, size), (size, size))
+    write_raw(path, measurement, images, {})
+
+
+def peak(*command: str) -> tuple[float, float]:
+    """Peak memory [MiB] and seconds of a Python command."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *command])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: failed")
+    return usage.ru_maxrss / 1024, time.perf_counter() - start
+
+
+def main() -> None:
+    p = parser(__doc__)
+    for name, default in {"slices": 64, "coils": 16, "size": 256}.items():
+        p.add_argument(f"--{name}", type=int, default=default)
+    args = p.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        raw, out = str(Path(folder) / "raw.h5"), str(Path(folder) / "out.h5")
+        write_volume(Path(raw), args.slices, args.coils, args.size)
+        prior = ["--prior", args.prior] if args.prior else []
+        commands = {
+            "Python, imports": ["-c", "from hggdp_plugin import HGGDPRecon, io"],
+            "reading": ["-c", READ, raw],
+            "hggdp recon -N 2": ["-m", "hggdp_plugin.apps.recon", raw, "-o", out, "-N", "2", *prior],
+        }
+        rows = {name: list(peak(*command)) for name, command in commands.items()}
+    kspace = args.slices * args.coils * args.size**2 * 8 / 2**20
+    print_table(["peak memory (MiB)", "seconds"], rows)
+    print(f"\nk-space: {kspace:.0f} MiB")
+    volume = {name: getattr(args, name) for name in ("slices", "coils", "size")}
+    report(args, {"volume": volume, "kspace": kspace, "columns": ["peak memory (MiB)", "seconds"], "commands": rows})
+
+
+if __name__ == "__main__":
+    main()
