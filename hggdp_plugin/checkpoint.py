@@ -1,7 +1,6 @@
 """Networks in and out of files: safetensors weights with a JSON description in the header."""
 
 import json
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,20 +41,18 @@ def save_model(path: str | Path, model: torch.nn.Module, metadata: dict[str, Any
 
     Raises:
         ValueError: The network's class is not in :data:`ARCHITECTURES`.
-        OSError: The file can't be written.
+        InputError: The file can't be written.
     """
     names = {class_name: name for name, (_, class_name) in ARCHITECTURES.items()}
     if type(model).__name__ not in names:
         raise ValueError(f"model: {type(model).__name__} is none of the architectures {', '.join(ARCHITECTURES)}")
     description = {"architecture": names[type(model).__name__], "config": model.config, **metadata}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(save(tensors, metadata={"hggdp": json.dumps(description)}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    from hggdp_plugin.io.output import replacing  # to read a network, none of what io needs is needed
+
+    content = save(tensors, metadata={"hggdp": json.dumps(description)})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def load_model(name_or_path: str | Path) -> tuple[torch.nn.Module, dict[str, Any]]:

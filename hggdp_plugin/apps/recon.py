@@ -108,12 +108,13 @@ def _recon(argv: Sequence[str] | None) -> None:
     from hggdp_plugin.apps.measurement import reconstruct
     from hggdp_plugin.prior import load_prior
 
-    with _refusals(args):
+    with _refusals("--prior"):
         prior = load_prior(*([args.prior] if args.prior else []), autocast=not args.float32)
+    with _refusals("--schedule"):
         schedule = _schedule(args)
     raw, mps = _coils(args, raw)
     if args.published_noise:
-        with _refusals(args):
+        with _refusals("--published-noise"):
             check_published(mps, None, raw.coord)
     keep = output.with_name(f"{output.name}.part")
     image = reconstruct(
@@ -156,12 +157,12 @@ def _read(args: argparse.Namespace) -> io.RawData:
 
 
 @contextmanager
-def _refusals(args: argparse.Namespace) -> Iterator[None]:
-    """What does not fit together becomes one line for the user."""
+def _refusals(option: str) -> Iterator[None]:
+    """What an option cannot be becomes one line for the user."""
     try:
         yield
     except ValueError as error:
-        raise io.InputError(args.raw.name, str(error), "see hggdp recon --help") from error
+        raise io.InputError(option, str(error), "see hggdp recon --help") from error
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
@@ -193,9 +194,9 @@ def _schedule(args: argparse.Namespace) -> Any:
     if args.schedule == "hggdp":
         return NoiseSchedule.hggdp(**options, published_noise=args.published_noise)
     if args.published_noise:
-        raise ValueError("--published-noise goes with --schedule hggdp")
+        raise ValueError("--published-noise goes with the schedule hggdp")
     if "steps" in options:
-        raise ValueError("--steps goes with --schedule hggdp; the fast schedule makes one step a level")
+        raise ValueError("--steps goes with the schedule hggdp; the fast schedule makes one step a level")
     return NoiseSchedule.fast(**options)
 
 
@@ -206,7 +207,7 @@ def _coils(args: argparse.Namespace, raw: io.RawData) -> tuple[io.RawData, Any]:
 
     mps = _given_maps(args.mps, raw) if args.mps else None
     if args.coils:
-        with _refusals(args):
+        with _refusals("--coils"):
             raw, matrix = compress(raw, args.coils, partial(_say, args))
         mps = None if mps is None else compress_coils(matrix, mps)
     return raw, mps

@@ -9,6 +9,7 @@ import numpy as np
 
 from hggdp_plugin.io.errors import InputError
 from hggdp_plugin.io.mrd_select import COUNTERS
+from hggdp_plugin.io.output import hdf5_file
 from hggdp_plugin.io.raw import RawData
 
 with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
@@ -122,15 +123,11 @@ def write_mrd_images(
     data = np.ascontiguousarray(data).view(_COMPLEX) if np.iscomplexobj(data) else data
     meta = [image_meta(head, window, history) for head in heads]
     heads["attribute_string_len"] = [len(text) for text in meta]
-    # In memory first: on a full disk HDF5 loses data without an error that reaches Python.
-    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+    with hdf5_file(path) as file:
         group = file.create_group("dataset/image_0")
         group["data"] = data
         group["header"] = heads
         group.create_dataset("attributes", data=meta, dtype=h5py.string_dtype())
-        file.flush()
-        content = file.id.get_file_image()
-    path.write_bytes(content)
 
 
 def read_mrd_images(path: str | os.PathLike[str]) -> np.ndarray:

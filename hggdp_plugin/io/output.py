@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import h5py
+
 from hggdp_plugin.io.errors import InputError
 
 #: Suffixes of the formats that images are written in.
@@ -59,6 +61,23 @@ def files_of(path: PathLike) -> tuple[Path, ...]:
 
 
 @contextmanager
+def hdf5_file(path: Path) -> Iterator[h5py.File]:
+    """Makes an HDF5 file in memory, then writes it: on a full disk HDF5 loses data without an error in Python.
+
+    Args:
+        path (Path): the file.
+
+    Yields:
+        File: empty, to be filled.
+    """
+    with h5py.File(path, "w", driver="core", backing_store=False, block_size=1 << 22) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    path.write_bytes(content)
+
+
+@contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
     """Gives a temporary path beside a target, and renames what was written there when all went well.
 
@@ -77,6 +96,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
     try:
         yield temporary
         for source, target in zip(files_of(temporary), files_of(path), strict=True):
+            with open(source, "rb") as file:  # else a power failure may leave an empty file under the name
+                os.fsync(file.fileno())
             os.replace(source, target)
     except OSError as error:  # h5py and nibabel pass on the operating system's: disk full, quota, permission
         raise InputError(

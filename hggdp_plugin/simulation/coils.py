@@ -5,6 +5,8 @@ import sigpy as sp
 import sigpy.mri as mr
 from numpy.typing import NDArray
 
+from hggdp_plugin.maps import KERNEL_WIDTH, espirit_maps
+
 Complex = NDArray[np.complex64]
 
 
@@ -36,7 +38,7 @@ def combine(ksp: Complex, calib: int = 24) -> tuple[Complex, str]:
 
     Args:
         ksp: Centred k-space of one slice, shape (coils, ky, kx).
-        calib: Width of the central square that the maps are estimated from.
+        calib: Width of the central square that the maps are estimated from, as far as :func:`espirit_maps` uses it.
 
     Returns:
         The image (y, x), and how it was combined: ``"espirit"``, or ``"single coil"`` for what a lone coil saw.
@@ -44,8 +46,5 @@ def combine(ksp: Complex, calib: int = 24) -> tuple[Complex, str]:
     images = sp.ifft(ksp, axes=(-2, -1))
     if len(images) == 1:
         return images[0].astype(np.complex64), "single coil"
-    width = min(calib, *ksp.shape[-2:])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        maps = mr.app.EspiritCalib(ksp, calib_width=width, kernel_width=min(6, width), show_pbar=False).run()
-    # Where the first map vanishes, so does the phase that ESPIRiT refers to.
-    return np.sum(np.nan_to_num(maps).conj() * images, axis=0).astype(np.complex64), "espirit"
+    maps = espirit_maps(ksp, min(max(calib, KERNEL_WIDTH), *ksp.shape[-2:]))
+    return np.sum(maps.conj() * images, axis=0).astype(np.complex64), "espirit"

@@ -4,12 +4,13 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hggdp_plugin.io.output import hdf5_file
 from hggdp_plugin.simulation.acquire import Measurement
 
 with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
@@ -67,10 +68,10 @@ def write_raw(
     expected = (len(measurement.data), *measurement.matrix)[-3:]
     if reference.shape != expected:
         raise ValueError(f"reference must have shape {expected}, got {reference.shape}")
-    with ismrmrd.File(os.fspath(path), "w") as file:
-        file["dataset"].header = make_header(measurement, geometry)
-        file["dataset"].acquisitions = list(_acquisitions(measurement, geometry))
-    with h5py.File(path, "a") as file:
+    with hdf5_file(Path(path)) as file:
+        dataset = ismrmrd.file.Folder(file)["dataset"]
+        dataset.header = make_header(measurement, geometry)
+        dataset.acquisitions = list(_acquisitions(measurement, geometry))
         image = file.create_dataset(REFERENCE, data=reference.astype(np.complex64), compression="gzip", shuffle=True)
         image.attrs.update({name: value for name, value in attributes.items() if value is not None})
 

@@ -103,5 +103,5 @@ def make_source(array: NDArray, kind: str, num_coils: int = 8, calib: int = 24) 
         return Source(ksp, images, "true maps")
     ksp = array.astype(np.complex64)
     ksp = ksp.reshape(-1, ksp.shape[-3] if ksp.ndim > 2 else 1, *ksp.shape[-2:])
-    combined = [combine(one, max(calib, 6)) for one in ksp]
+    combined = [combine(one, calib) for one in ksp]
     return Source(ksp, np.stack([image for image, _ in combined]), combined[0][1])

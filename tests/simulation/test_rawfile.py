@@ -1,3 +1,5 @@
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -161,3 +163,9 @@ def test_impossible_geometry_is_refused():
     for options in ({"fov": 0}, {"thickness": -1}, {"fov": np.nan}, {"traj_unit": "mm"}):
         with pytest.raises(ValueError, match=r"positive|pixel or fov"):
             Geometry(**options)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_an_error(source):
+    with pytest.raises(OSError, match="No space left"):
+        write_raw("/dev/full", acquire(source.ksp, source.image, Protocol("full")), source.image, {})
