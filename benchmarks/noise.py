@@ -1,7 +1,8 @@
-"""How the share of the measured k-space variance that counts as noise was chosen: PSNR on validation images.
+"""How much of the noise counts in the data consistency, and how much of what is measured: PSNR on validation images.
 
-Validation slices (subject 5) with eight simulated coils and noise, ESPIRiT maps from the fully sampled k-space, three
-samplings; PSNR against the coil combination of the fully sampled noisy data, which is what a scanner can give.
+Validation slices (subject 5) with eight simulated coils and three levels of noise, ESPIRiT maps from the calibration
+data, two samplings; PSNR of the magnitude against the image without noise. ``lamda`` is a share of the true noise
+variance, as it is known of prewhitened data, or of the variance that is measured at the periphery of k-space.
 
     python benchmarks/noise.py --json noise.json
 """
@@ -11,51 +12,49 @@ import sigpy as sp
 import sigpy.mri as mr
 from common import parser, print_table, report, siat_images
 
-from hggdp_plugin import HGGDPRecon, NoiseSchedule, load_prior
+from hggdp_plugin import HGGDPRecon, load_prior
 from hggdp_plugin.apps.hggdp import NOISE_SHARE
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.maps import espirit_maps
-from hggdp_plugin.metrics import score_slices
+from hggdp_plugin.metrics import score
 from hggdp_plugin.simulation import coil_maps
 
-SHARES = (0.1, 0.2, 0.3, 0.5, 1.0)
-NOISE = 0.01  # standard deviation per complex sample; the images have maximum magnitude 1
+SHARES = {"true": (0.12, 0.25, 0.5, 1.0), "measured": (0.1, 0.2, 0.3, 0.5, 1.0)}
+NOISES = (0.005, 0.01, 0.02)  # standard deviation of a complex sample; the images have maximum magnitude 1
+COILS, CALIB = 8, 24
 
 
 def samplings(shape: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Poisson discs with a 24 x 24 centre, and random lines with 24 central ones."""
+    """A Poisson disc with a square centre, and random lines with central ones."""
     lines = np.zeros(shape, np.float32)
     lines[rng.permutation(shape[0])[: shape[0] // 6]] = 1
-    lines[shape[0] // 2 - 12 : shape[0] // 2 + 12] = 1
-    discs = {f"Poisson disc R={R}": abs(mr.poisson(shape, R, calib=(24, 24), seed=0)) for R in (6, 10)}
-    return {**discs, "random lines R=4": lines}
+    lines[(shape[0] - CALIB) // 2 : (shape[0] + CALIB) // 2] = 1
+    disc = mr.poisson(shape, 6, calib=(CALIB, CALIB), seed=0, dtype=np.float32)
+    return {"Poisson disc R=6": disc, "random lines R=4": lines}
 
 
 def main() -> None:
     args = parser(__doc__).parse_args()
     prior = load_prior(args.prior or DEFAULT_PRIOR)
     rng = np.random.default_rng(0)
-    images = siat_images(args.data / "siat_val.h5", slice(5, None, 30))
-    shape = images.shape[-2:]
-    full = sp.fft(images[:, None] * coil_maps(8, shape), axes=(-2, -1))
-    noise = rng.standard_normal((2, *full.shape)).astype(np.float32) * NOISE / 2**0.5
-    full = full + noise[0] + 1j * noise[1]
-    mps = np.stack([espirit_maps(ksp, 24) for ksp in full])
-    reference = (mps.conj() * sp.ifft(full, axes=(-2, -1))).sum(axis=1)
-    figures = {}
-    for name, mask in samplings(shape, rng).items():
-        y = full * mask.astype(np.float32)
-        probe = HGGDPRecon(y, mps, prior, schedule=NoiseSchedule.fast(levels=1), show_pbar=False)
-        measured = float(np.mean(2 * probe.lamda * abs(probe.scale) ** 2)) / NOISE_SHARE
-        row = []
-        for share in SHARES:
-            app = HGGDPRecon(
-                y, mps, prior, lamda=share * measured, schedule=NoiseSchedule.fast(levels=20), show_pbar=False
-            )
-            row.append(float(np.mean([s.psnr for s in score_slices(app.run(), reference)])))
-        figures[name] = row
-    print("PSNR (dB) by the share of the measured variance\n")
-    print_table([str(share) for share in SHARES], figures)
+    images = iter(siat_images(args.data / "siat_val.h5", slice(5, None, 10)))
+    figures: dict[str, list[float]] = {}
+    for noise in NOISES:
+        for name, mask in samplings((256, 256), rng).items():
+            image = next(images)
+            pairs = rng.standard_normal((COILS, *image.shape, 2), dtype=np.float32) * np.float32(noise / 2**0.5)
+            y = mask * (sp.fft(image * coil_maps(COILS, image.shape), axes=(-2, -1)) + pairs.view(np.complex64)[..., 0])
+            mps = espirit_maps(y, CALIB)
+            reference = np.where(mps.any(axis=0), image, 0)
+            probe = HGGDPRecon(y, mps, prior, show_pbar=False)
+            known = {"true": noise**2, "measured": (2 * probe.lamda * abs(probe.scale) ** 2).item() / NOISE_SHARE}
+            figures[f"noise {noise:g}, {name}"] = row = []
+            for rule, shares in SHARES.items():
+                for share in shares:
+                    app = HGGDPRecon(y, mps, prior, lamda=share * known[rule], show_pbar=False)
+                    row.append(float(score(app.run(), reference).psnr))
+    print("PSNR (dB) by the share of the true or the measured variance\n")
+    print_table([f"{share:g} {rule}" for rule, shares in SHARES.items() for share in shares], figures)
     report(args, {"shares": SHARES, "psnr": figures})
 
 

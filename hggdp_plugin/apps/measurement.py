@@ -18,6 +18,10 @@ from hggdp_plugin.compression import coil_compression, compress_coils
 from hggdp_plugin.io import RawData
 from hggdp_plugin.memory import coils_at_a_time, slices_at_a_time
 
+#: Share of the noise variance of prewhitened data that counts. The half, with which PSNR on validation data is better
+#: than with all of it (benchmarks/noise.py).
+WHITENED_SHARE = 0.5
+
 
 def compress(raw: RawData, number: int, log: Callable[[str], None] = print) -> tuple[RawData, np.ndarray]:
     """Combines the coils of a measurement to virtual ones, found from the calibration data if there are any.
@@ -109,8 +113,8 @@ def reconstruct(
         raw (RawData): The measurement.
         mps (array or None): Sensitivity maps (slices, coils, *grid) or (coils, *grid); None: as :func:`estimate_maps`
             makes them, batch by batch.
-        lamda (None or float): Noise variance E|n|^2 of a sample; None: 1 for prewhitened data with several coils, else
-            as :class:`HGGDPRecon` chooses.
+        lamda (None or float): Noise variance E|n|^2 of a sample; None: :data:`WHITENED_SHARE` for prewhitened data with
+            several coils, else as :class:`HGGDPRecon` chooses.
         samples (int): Number of reconstructions with different noise that are averaged.
         seed (int): Seed of the first one's noise.
         batch_size (int or None): Slices reconstructed at a time; None: what fits into the free memory.
@@ -129,7 +133,7 @@ def reconstruct(
     """
     frames = raw.ksp.shape[:5]
     if lamda is None and raw.whitened and raw.ksp.shape[5] > 1:
-        lamda = 1.0
+        lamda = WHITENED_SHARE
     options["lamda"] = lamda
     measured = np.flatnonzero(raw.ksp.any(axis=tuple(range(5, raw.ksp.ndim))))
     sizes = _sizes(raw, len(measured), batch_size, **options)
