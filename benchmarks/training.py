@@ -85,11 +85,13 @@ class Setting:
     widths: tuple[int, ...] = (32, 64, 96)
     blocks: int = 2
     crop: int = 128
-    batch_size: int = 8
+    batch_size: int = 4
+    learning_rate: float = 1e-3
     seed: int = 0
     without: tuple[str, ...] = ()
     block: type[nn.Module] = unet.ResidualBlock
     attention: bool = False
+    torch_start: bool = False
     draw_sigma: Callable[..., Tensor] | None = None
 
 
@@ -117,7 +119,9 @@ RECIPES = {
     "group normalisation": Setting(block=NormalisedBlock),
     "self-attention at the lowest level": Setting(attention=True),
     "noise levels log-normal": Setting(draw_sigma=lognormal_sigma),
-    "crop 64, batch 32": Setting(crop=64, batch_size=32),
+    "crop 64, batch 16": Setting(crop=64, batch_size=16),
+    "learning rate 3e-3": Setting(learning_rate=3e-3),
+    "weights started as torch does": Setting(torch_start=True),
 }
 SETTINGS = {**AUGMENTATIONS, **{name: setting for name, setting in RECIPES.items() if setting != Setting()}}
 
@@ -125,7 +129,10 @@ SETTINGS = {**AUGMENTATIONS, **{name: setting for name, setting in RECIPES.items
 def network(setting: Setting) -> unet.UNet:
     """An untrained network of a setting."""
     torch.manual_seed(setting.seed)
-    with patch.object(unet, "ResidualBlock", setting.block):
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(unet, "ResidualBlock", setting.block))
+        if setting.torch_start:
+            patches.enter_context(patch.object(unet, "keep_variance"))
         net = unet.UNet(widths=setting.widths, blocks=setting.blocks)
     if setting.attention:
         net.encoder[-1] = AttendedLevel(net.encoder[-1], setting.widths[-1])
@@ -155,7 +162,7 @@ def train(setting: Setting, data: Path, folder: Path, steps: int) -> tuple[Score
         load_images([data / "siat_val.h5"])[::4],
         batch_size=setting.batch_size,
         steps=steps,
-        learning_rate=1e-3,
+        learning_rate=setting.learning_rate,
         warmup=100,
         seed=setting.seed,
     )
@@ -204,7 +211,7 @@ def measure(name: str, data: Path, runs: Path, steps: int) -> dict[str, Any]:
 def main() -> None:
     p = parser(__doc__)
     p.add_argument("--runs", type=Path, required=True, help="folder for the runs' states and results")
-    p.add_argument("--steps", type=int, default=500, help="steps of each training (default 500)")
+    p.add_argument("--steps", type=int, default=800, help="steps of each training (default 800)")
     p.add_argument("--only", nargs="+", choices=SETTINGS, metavar="NAME", help=f"of: {'; '.join(SETTINGS)}")
     args = p.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)

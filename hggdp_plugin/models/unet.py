@@ -64,6 +64,21 @@ class Level(nn.ModuleList):
         return x
 
 
+def keep_variance(network: nn.Module) -> None:
+    """Draw the weights of convolutions such that a result varies as much as what it was made of.
+
+    With torch's own start a convolution divides the variance by three, and hardly anything of the lower levels
+    arrives: training then stands still for its first hundreds of steps. Weights that start at zero stay so.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.weight.any():
+            # Strides are as long as transposed kernels, so that each of their pixels has one contribution a channel.
+            pixels = 1 if isinstance(module, nn.ConvTranspose2d) else math.prod(module.kernel_size)
+            nn.init.normal_(module.weight, std=(module.in_channels * pixels) ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class UNet(nn.Module):
     r"""U-Net denoiser with the preconditioning of Karras et al.
 
@@ -121,6 +136,7 @@ class UNet(nn.Module):
         self.tail = nn.Conv2d(widths[0], 4 * 2, 3, padding=1)
         for parameter in self.tail.parameters():
             nn.init.zeros_(parameter)
+        keep_variance(self)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Denoise K views.

@@ -17,6 +17,15 @@ def test_an_untrained_network_is_the_best_linear_denoiser(views):
     torch.testing.assert_close(network(x, sigma), expected)
 
 
+def test_at_the_start_convolutions_keep_the_variance_or_are_zero():
+    network = UNet(widths=(32, 48), blocks=1)
+    for layer in (network.head, network.down[0], network.up[0], network.merge[0], network.encoder[0][0].conv1):
+        x = torch.randn(2, layer.in_channels, 24, 24, generator=torch.Generator().manual_seed(0))
+        assert float(layer(x)[..., 2:-2, 2:-2].detach().std()) == pytest.approx(1, rel=0.15)
+    assert not network.encoder[0][0].conv2.weight.any()
+    assert not network.tail.weight.any()
+
+
 @pytest.mark.parametrize("views", [1, 2])
 def test_all_views_get_the_one_image_that_they_share(make_network, views):
     network = make_network(views)
