@@ -2,9 +2,13 @@
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +50,29 @@ def machine(device: str | torch.device = "cpu") -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None,
         "torch": torch.__version__,
     }
+
+
+def peak_memory(*command: str) -> tuple[float, float, str]:
+    """Peak memory [MiB], seconds and output of a Python command; the peak is at least that of this process.
+
+    A process starts with the peak of the one that starts it, so that this one should not have needed much itself.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    output = process.stdout.read() if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: failed")
+    return usage.ru_maxrss / 1024, time.perf_counter() - start, output
+
+
+def elsewhere(function: Callable[..., None], *args: Any) -> None:
+    """Call a function in a process of its own, so that its memory is not this one's."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=args)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{function.__name__}: failed")
 
 
 def siat_images(path: Path, which: slice = slice(None)) -> np.ndarray:

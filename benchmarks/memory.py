@@ -6,16 +6,12 @@ its own. Two noise levels, for memory does not depend on their number; time does
     python benchmarks/memory.py --json memory.json
 """
 
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import sigpy as sp
-from common import parser, print_table, report
+from common import elsewhere, parser, peak_memory, print_table, report
 
 from hggdp_plugin.simulation import coil_maps, head_phantom, masks, write_raw
 from hggdp_plugin.simulation.acquire import Measurement
@@ -36,16 +32,6 @@ def write_volume(path: Path, slices: int, coils: int, size: int) -> None:
     write_raw(path, measurement, images, {})
 
 
-def peak(*command: str) -> tuple[float, float]:
-    """Peak memory [MiB] and seconds of a Python command."""
-    start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command])
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)}: failed")
-    return usage.ru_maxrss / 1024, time.perf_counter() - start
-
-
 def main() -> None:
     p = parser(__doc__)
     for name, default in {"slices": 64, "coils": 16, "size": 256}.items():
@@ -53,14 +39,14 @@ def main() -> None:
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         raw, out = str(Path(folder) / "raw.h5"), str(Path(folder) / "out.h5")
-        write_volume(Path(raw), args.slices, args.coils, args.size)
+        elsewhere(write_volume, Path(raw), args.slices, args.coils, args.size)
         prior = ["--prior", args.prior] if args.prior else []
         commands = {
             "Python, imports": ["-c", "from hggdp_plugin import HGGDPRecon, io"],
             "reading": ["-c", READ, raw],
             "hggdp recon -N 2": ["-m", "hggdp_plugin.apps.recon", raw, "-o", out, "-N", "2", *prior],
         }
-        rows = {name: list(peak(*command)) for name, command in commands.items()}
+        rows = {name: list(peak_memory(*command)[:2]) for name, command in commands.items()}
     kspace = args.slices * args.coils * args.size**2 * 8 / 2**20
     print_table(["peak memory (MiB)", "seconds"], rows)
     print(f"\nk-space: {kspace:.0f} MiB")

@@ -14,7 +14,6 @@ The second form needs 2 GB of disk in TMPDIR and 6 GB of memory, most of them to
 
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from common import need, parser, print_table, report
+from common import elsewhere, need, parser, peak_memory, print_table, report
 from multicoil import zero_filled
 
 from hggdp_plugin import io
@@ -115,22 +114,26 @@ def score_planes(image: np.ndarray, reference: np.ndarray, raw: io.RawData) -> l
     ]
 
 
-def read_lines(count: int, folder: Path, samples: int = 256, coils: int = 8, rows: int = 250) -> None:
-    """Print how long reading many lines takes, and the most memory that it needs, in a process of its own."""
-    slices = -(-count // rows)
+def write_lines(path: Path, slices: int, coils: int = 8, rows: int = 250, samples: int = 256) -> None:
+    """A file of many lines, 4 MiB a slice."""
     data = np.ones((slices, coils, rows, samples), np.complex64)
     matrix = (rows, samples)
-    protocol = Measurement(data, np.arange(rows), rows // 2, samples // 2, np.zeros(rows, bool), matrix, matrix)
-    write_raw(folder / "lines.h5", protocol, np.zeros((slices, *matrix), np.complex64), {})
+    lines = Measurement(data, np.arange(rows), rows // 2, samples // 2, np.zeros(rows, bool), matrix, matrix)
+    write_raw(path, lines, np.zeros((slices, *matrix), np.complex64), {})
+
+
+def read_lines(count: int, path: Path) -> None:
+    """Print how long reading many lines takes, and the most memory that it needs."""
+    slices = -(-count // 250)
+    elsewhere(write_lines, path, slices)
     code = (
-        "import resource, sys, time; from hggdp_plugin import io\n"
+        "import sys, time; from hggdp_plugin import io\n"
         "start = time.perf_counter(); raw = io.read_raw(sys.argv[1])\n"
-        "print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "print(time.perf_counter() - start, raw.ksp.nbytes)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(folder / "lines.h5")], check=True, stdout=subprocess.PIPE)
-    seconds, memory = map(float, done.stdout.split())
-    size = data.nbytes / 2**20
-    print(f"{slices * rows} lines, {size:.0f} MiB: read in {seconds:.1f} s, {memory / 2**20:.0f} MiB at most")
+    memory, _, output = peak_memory("-c", code, str(path))
+    seconds, size = map(float, output.split())
+    print(f"{slices * 250} lines, {size / 2**20:.0f} MiB: read in {seconds:.1f} s, {memory:.0f} MiB at most")
 
 
 def main() -> None:
@@ -140,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if args.lines:
-            return read_lines(args.lines, folder)
+            return read_lines(args.lines, folder / "lines.h5")
         prior = load_prior(args.prior or DEFAULT_PRIOR)
         brain = np.load(need(args.data / "brain8ch_full.npy"))
         slices = np.stack([brain, brain[..., ::-1]])
