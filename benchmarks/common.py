@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark on measured data has."""
+def parser(description: str | None, prior: bool = True) -> argparse.ArgumentParser:
+    """The options that every benchmark on measured data has; ``prior``: with the one to measure."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument(
         "--data",
@@ -26,7 +26,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         default=Path(os.environ.get("HGGDP_DATA", "../shared/data")),
         help="folder of the measured data (default: $HGGDP_DATA or ../shared/data)",
     )
-    p.add_argument("--prior", help="prior to measure (default: the bundled one)")
+    if prior:
+        p.add_argument("--prior", help="prior to measure (default: the bundled one)")
     p.add_argument("--json", type=Path, help="file to write the figures to")
     return p
 
