@@ -246,7 +246,7 @@ def test_options_that_do_not_fit_are_one_line(schedule, checkpoint, raw, tmp_pat
     assert hggdp(["recon", str(raw), "-o", str(tmp_path / "no.npy"), *options, *maps]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert ("--schedule hggdp" if schedule == "fast" else "mps: ") in said
+    assert ("goes with the schedule hggdp" if schedule == "fast" else "mps: ") in said
 
 
 @pytest.mark.cuda
