@@ -86,6 +86,7 @@ def main() -> None:
     p.add_argument("--three", type=Path, nargs="+", required=True, help="priors of three views, of the same seeds")
     p.add_argument("--slices", type=int, default=4, help="validation slices, evenly spaced")
     p.add_argument("--crop", type=int, default=128, help="size of the centre crops for the published sampler")
+    p.add_argument("--steps", type=int, default=20, help="its steps per level (default 20; published: 80)")
     args = p.parse_args()
     one, three = ([load_prior(path) for path in paths] for paths in (args.one, args.three))
     if len(one) != len(three) or {q.views for q in one} != {1} or {q.views for q in three} != {K}:
@@ -116,7 +117,7 @@ def main() -> None:
     inner = slice((images.shape[-1] - args.crop) // 2, (images.shape[-1] + args.crop) // 2)
     crops = images[::2, inner, inner]
     crops = crops / abs(crops).max(axis=(-2, -1), keepdims=True)
-    published = NoiseSchedule.hggdp()  # its σ is that of every view
+    published = NoiseSchedule.hggdp(steps=args.steps)  # its σ is that of every view
     many = {
         "zero-filled": [zero_filled(crops)],
         "1 view at σ": [reconstructed(crops, published, 1, q) for q in one],
