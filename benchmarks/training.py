@@ -84,6 +84,7 @@ class Setting:
 
     widths: tuple[int, ...] = (32, 64, 96)
     blocks: int = 2
+    phase_pixels: int = run.PHASE_PIXELS
     crop: int = 128
     batch_size: int = 4
     learning_rate: float = 1e-3
@@ -115,6 +116,8 @@ RECIPES = {
     "default": Setting(),
     "wider, 1 block a level": Setting(widths=(44, 88, 132), blocks=1),
     "narrower, 3 blocks a level": Setting(widths=(24, 56, 80), blocks=3),
+    "phase left in": Setting(phase_pixels=0),
+    "phase taken out in 8 pixels": Setting(phase_pixels=8),
     "four levels": Setting(widths=(32, 56, 80, 96)),
     "group normalisation": Setting(block=NormalisedBlock),
     "self-attention at the lowest level": Setting(attention=True),
@@ -133,7 +136,7 @@ def network(setting: Setting) -> unet.UNet:
         patches.enter_context(patch.object(unet, "ResidualBlock", setting.block))
         if setting.torch_start:
             patches.enter_context(patch.object(unet, "keep_variance"))
-        net = unet.UNet(widths=setting.widths, blocks=setting.blocks)
+        net = unet.UNet(widths=setting.widths, blocks=setting.blocks, phase_pixels=setting.phase_pixels)
     if setting.attention:
         net.encoder[-1] = AttendedLevel(net.encoder[-1], setting.widths[-1])
     return net.to(memory_format=torch.channels_last)
@@ -211,7 +214,7 @@ def measure(name: str, data: Path, runs: Path, steps: int) -> dict[str, Any]:
 def main() -> None:
     p = parser(__doc__)
     p.add_argument("--runs", type=Path, required=True, help="folder for the runs' states and results")
-    p.add_argument("--steps", type=int, default=800, help="steps of each training (default 800)")
+    p.add_argument("--steps", type=int, default=600, help="steps of each training (default 600)")
     p.add_argument("--only", nargs="+", choices=SETTINGS, metavar="NAME", help=f"of: {'; '.join(SETTINGS)}")
     args = p.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)

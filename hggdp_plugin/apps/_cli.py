@@ -45,6 +45,15 @@ def run(
 
 def positive(text: str) -> int:
     """A count on the command line, for ``type=`` of an argument."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """As :func:`positive`, or 0."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if (value := int(text)) < least:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least {least}")
     return value

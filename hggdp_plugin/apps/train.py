@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from hggdp_plugin.apps._cli import positive, run
+from hggdp_plugin.apps._cli import natural, positive, run
 from hggdp_plugin.io import InputError
 
 AUGMENTATIONS = ("flip", "phase", "smooth_phase", "intensity", "shading", "zoom")
@@ -36,6 +36,16 @@ def build_parser() -> argparse.ArgumentParser:
         type=positive,
         nargs="+",
         help="channels per resolution level (default 64 128 192); refinenet: at full resolution (default 128)",
+    )
+    p.add_argument(
+        "--blocks",
+        type=positive,
+        help="residual blocks per level (default 2); with --init, those that the prior lacks start as the identity",
+    )
+    p.add_argument(
+        "--phase-pixels",
+        type=natural,
+        help="resolution of the phase that is taken out before the network; 0: none is (default 16, or the prior's)",
     )
     p.add_argument("--steps", type=positive, default=10_000, help="training steps (default 10000)")
     p.add_argument("--batch-size", type=positive, default=8, help="crops per step and device (default 8)")

@@ -40,9 +40,8 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        nn.init.zeros_(self.conv2.weight)
+        for parameter in (*self.modulation.parameters(), *self.conv2.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map x (B, width, H, W) to the same shape."""
@@ -98,6 +97,9 @@ class UNet(nn.Module):
         sigma_data (float): Standard deviation of the images, per real channel.
         sigma_min (float): Smallest noise level it is trained for, per real channel.
         sigma_max (float): Largest noise level it is trained for, per real channel.
+        phase_pixels (int): Resolution, in pixels, of the phase that is taken out of the image before the network and
+            put back after it: the network then sees images that are real and positive but for details, whatever the
+            phase of coils and fields. 0: the phase is left in.
 
     References:
         Karras, T., Aittala, M., Aila, T., & Laine, S. (2022).
@@ -112,6 +114,7 @@ class UNet(nn.Module):
         sigma_data: float = 0.12,
         sigma_min: float = 0.003,
         sigma_max: float = 1.0,
+        phase_pixels: int = 0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -121,8 +124,10 @@ class UNet(nn.Module):
             "sigma_data": sigma_data,
             "sigma_min": sigma_min,
             "sigma_max": sigma_max,
+            "phase_pixels": phase_pixels,
         }
         self.views, self.sigma_data, self.sigma_min, self.sigma_max = views, sigma_data, sigma_min, sigma_max
+        self.phase_pixels = phase_pixels
         self.stride = 2 ** len(widths)
 
         features = 4 * widths[0]
@@ -152,7 +157,12 @@ class UNet(nn.Module):
         mean = x.unflatten(1, (self.views, 2)).mean(1)
         s_mean = s / math.sqrt(self.views)
         total = (s_mean**2 + self.sigma_data**2).sqrt()
-        f = self._network(x / (s**2 + self.sigma_data**2).sqrt(), sigma)
+        x = x / (s**2 + self.sigma_data**2).sqrt()
+        if self.phase_pixels:
+            cos, sin = smooth_phase(mean, self.phase_pixels)
+            f = rotated(self._network(rotated(x, cos, -sin), sigma), cos, sin)
+        else:
+            f = self._network(x, sigma)
         image = (self.sigma_data / total) ** 2 * mean + (s_mean * self.sigma_data / total) * f
         return image.repeat(1, self.views, 1, 1)
 
@@ -169,3 +179,34 @@ class UNet(nn.Module):
             h = merge(torch.cat([up(h), skips.pop()], dim=1))
             h = level(h, embedding)
         return functional.pixel_shuffle(self.tail(functional.silu(h)), 2)
+
+
+def smooth_phase(image: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (B, 1, H, W) of the phase of images (B, 2, H, W) at a resolution of so many pixels."""
+    size = [-(-s // pixels) for s in image.shape[2:]]
+    low = functional.interpolate(functional.interpolate(image, size, mode="area"), image.shape[2:], mode="bicubic")
+    cos, sin = functional.normalize(low, dim=1).chunk(2, dim=1)
+    return cos, sin
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Channels (B, 2K, H, W), in pairs of real and imaginary part, times the complex numbers cos + i sin."""
+    re, im = x[:, ::2], x[:, 1::2]
+    return torch.stack([re * cos - im * sin, re * sin + im * cos], dim=2).flatten(1, 2)
+
+
+def adapted(network: UNet, **changes: Any) -> UNet:
+    """A network of another configuration with the weights of a trained one; blocks that are new start as the identity.
+
+    Args:
+        network (UNet): A trained network.
+        **changes: Arguments of :class:`UNet`, ``blocks`` or ``phase_pixels``.
+
+    Raises:
+        ValueError: ``blocks`` are fewer than the network has.
+    """
+    if changes.get("blocks", math.inf) < network.config["blocks"]:
+        raise ValueError(f"blocks: {changes['blocks']} are fewer than the {network.config['blocks']} of the network")
+    new = UNet(**{**network.config, **changes})
+    new.load_state_dict(network.state_dict(), strict=False)
+    return new

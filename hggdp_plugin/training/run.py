@@ -10,7 +10,9 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from hggdp_plugin.checkpoint import build_model, load_model, save_model
+from hggdp_plugin.checkpoint import load_model, save_model
+from hggdp_plugin.models.refinenet import RefineNet
+from hggdp_plugin.models.unet import UNet, adapted
 from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures
 from hggdp_plugin.training.data import Augmentation, BatchSource
 from hggdp_plugin.training.images import load_images
@@ -18,6 +20,8 @@ from hggdp_plugin.training.module import ScoreTraining
 
 #: Steps between checkpoints: what a stop can cost at most.
 CHECKPOINT_EVERY = 200
+#: Resolution of the phase that a new U-Net takes out of the images.
+PHASE_PIXELS = 16
 
 
 #: What may differ between the starts of a run; the rest makes its course.
@@ -130,14 +134,22 @@ def _remember(args: Any, images: int, folder: Path) -> list[int]:
 
 def _network(args: Any) -> Any:
     """The network to train: that of a prior, or a new one of the architecture asked for."""
-    options: dict[str, Any] = {"views": args.views}
-    if args.widths and args.architecture == "unet":
-        options["widths"] = args.widths
-    elif args.widths:
-        if len(args.widths) > 1:
-            raise ValueError(f"--widths {' '.join(map(str, args.widths))}: {args.architecture} takes one number")
-        (options["width"],) = args.widths
-    network: Any = load_model(args.init)[0].train() if args.init else build_model(args.architecture, **options)
+    unet = {"blocks": args.blocks, "phase_pixels": args.phase_pixels}
+    changes = {name: value for name, value in unet.items() if value is not None}
+    network: Any
+    if args.init:
+        network = load_model(args.init)[0].train()
+        if changes and isinstance(network, UNet):
+            network = adapted(network, **changes)
+    elif args.architecture == "unet":
+        widths = {"widths": args.widths} if args.widths else {}
+        network = UNet(views=args.views, **{"phase_pixels": PHASE_PIXELS, **widths, **changes})
+    elif args.widths and len(args.widths) > 1:
+        raise ValueError(f"--widths {' '.join(map(str, args.widths))}: {args.architecture} takes one number")
+    else:
+        network = RefineNet(views=args.views, **({"width": args.widths[0]} if args.widths else {}))
+    if changes and not isinstance(network, UNet):
+        raise ValueError("--blocks, --phase-pixels: only the U-Net has them; leave them out")
     if args.crop % network.stride:
         raise ValueError(f"--crop {args.crop}: give a multiple of {network.stride}, which the network's levels ask for")
     return network.to(memory_format=torch.channels_last)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hggdp_plugin.models.unet import UNet
+from hggdp_plugin.interop import channels_to_views, views_to_channels
+from hggdp_plugin.models.unet import UNet, adapted, rotated, smooth_phase
 
 
 @pytest.mark.parametrize("views", [1, 3])
@@ -52,7 +53,7 @@ def test_the_noise_level_matters_to_the_network(make_network):
 
 
 def test_its_description_builds_it_again():
-    network = UNet(views=2, widths=(4, 8), blocks=3, sigma_data=0.2, sigma_min=0.01, sigma_max=2.0)
+    network = UNet(views=2, widths=(4, 8), blocks=3, sigma_data=0.2, sigma_min=0.01, sigma_max=2.0, phase_pixels=4)
     again = UNet(**network.config)
     again.load_state_dict(network.state_dict())
     assert again.config == network.config
@@ -65,3 +66,37 @@ def test_every_parameter_learns(make_network):
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_with_its_phase_taken_out_an_image_of_any_phase_is_denoised_alike(make_network, views):
+    network = adapted(make_network(views), phase_pixels=4)
+    x, sigma = torch.randn(2, views, 16, 12, dtype=torch.complex64), torch.tensor([0.05, 0.7])
+    for phase in (0.7, 2.5, -1.3):
+        turned = x * torch.tensor(1j * phase).exp()
+        with torch.no_grad():
+            one, other = (channels_to_views(network(views_to_channels(z), sigma)) for z in (x, turned))
+        torch.testing.assert_close(other, one * torch.tensor(1j * phase).exp())
+
+
+def test_the_smooth_phase_of_a_positive_image_is_found():
+    t = torch.linspace(0, 2, 64)
+    phase = 2 + torch.sin(t[:, None]) * torch.cos(t[None, :])
+    z = torch.polar(0.5 + torch.rand(64, 64), phase)
+    image = views_to_channels(z[None, None])
+    cos, sin = smooth_phase(image, 8)
+    torch.testing.assert_close(cos**2 + sin**2, torch.ones(1, 1, 64, 64))
+    demodulated = rotated(image, cos, -sin)
+    assert (demodulated[:, 1].abs() < 0.15 * demodulated[:, 0]).all()
+    torch.testing.assert_close(rotated(demodulated, cos, sin), image)
+
+
+def test_a_deepened_network_starts_as_the_same_function(make_network):
+    network = make_network()
+    blocks = network.config["blocks"]
+    deeper = adapted(network, blocks=blocks + 1)
+    x, sigma = torch.randn(2, 2, 8, 8), torch.tensor([0.05, 0.7])
+    torch.testing.assert_close(deeper(x, sigma), network(x, sigma), rtol=0, atol=0)
+    assert deeper.config == {**network.config, "blocks": blocks + 1}
+    with pytest.raises(ValueError, match=f"blocks: {blocks} are fewer than the {blocks + 1} of the network"):
+        adapted(deeper, blocks=blocks)

@@ -265,6 +265,17 @@ def test_a_prior_can_be_the_start_of_another(data, undisturbed, tmp_path):
     assert load_model(path)[1]["training"]["initialised_from"] == str(undisturbed)
 
 
+def test_a_prior_can_start_a_deeper_one(data, undisturbed, tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert load_model(undisturbed)[0].config["phase_pixels"] == run.PHASE_PIXELS
+    assert main(arguments(data, path, "--init", str(undisturbed), "--blocks", "3", "--phase-pixels", "0")) == 0
+    before, after = weights(undisturbed), weights(path)
+    config = load_model(path)[0].config
+    assert (config["blocks"], config["phase_pixels"]) == (3, 0)
+    torch.testing.assert_close(after["head.weight"], before["head.weight"], rtol=0.1, atol=0.1)
+    assert after["encoder.0.2.conv2.weight"].any()
+
+
 def test_another_seed_is_another_run(data, undisturbed, tmp_path):
     path = tmp_path / "p.safetensors"
     assert main(arguments(data, path, "-s", "1")) == 0
@@ -276,6 +287,8 @@ def test_another_seed_is_another_run(data, undisturbed, tmp_path):
     [
         (["--crop", "18"], "--crop 18"),
         (["--architecture", "refinenet"], "--widths 4 8: refinenet takes one number"),
+        (["--architecture", "refinenet", "--widths", "2", "--blocks", "2"], "--blocks, --phase-pixels: only the U-Net"),
+        (["--init", "brain-t2", "--blocks", "1"], "blocks: 1 are fewer than"),
         (["--init", "no-such-prior"], "no-such-prior"),
         (["--val", "no-such-file.npy"], "no-such-file.npy"),
         (["-o", "prior.pth"], "--output"),
@@ -296,6 +309,7 @@ def test_bad_arguments_are_refused_in_one_line(change, said, data, tmp_path, cap
     [
         ["--steps", "0"],
         ["--views", "-1"],
+        ["--phase-pixels", "-1"],
         ["--max-time", "2 hours"],
         ["--max-time", ""],
         ["--devices", "0"],
