@@ -192,7 +192,9 @@ class BatchConjugateGradient(sp.alg.Alg):
         super().__init__(max_iter)
 
     def _dot(self, a: Array, b: Array) -> Array:
-        return (a.real * b.real + a.imag * b.imag).sum(axis=self.axes, keepdims=True)
+        # The real part alone, in one pass over contiguous memory.
+        pairs = a.view(a.real.dtype) * b.view(b.real.dtype)
+        return pairs.sum(axis=self.axes, keepdims=True)
 
     def _update(self) -> None:
         xp = self.device.xp
@@ -202,6 +204,8 @@ class BatchConjugateGradient(sp.alg.Alg):
             moves = (self.rz > self.floor) & (pAp > 0)
             alpha = xp.where(moves, self.rz / xp.where(moves, pAp, 1), 0)
             self.x += alpha * self.p
+            if self.iter + 1 == self.max_iter:
+                return
             self.r -= alpha * Ap
             z = self.P(self.r)
             rz = self._dot(self.r, z)

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.fft
 import sigpy as sp
 
-from hggdp_plugin.linops.fourier import fft_of
+from hggdp_plugin.linops.fourier import for_fft, from_fft
 
 #: Oversampling and kernel width that are exact to 2e-6; SigPy's defaults leave 3e-3, as much as the noise of good data.
 _NUFFT = {"oversamp": 2, "width": 6}
@@ -90,22 +90,19 @@ class SenseNormal(sp.linop.Linop):
 
     def __init__(self, mps: Any, batch: tuple[int, ...] = (), coord: Any = None, weights: Any = None) -> None:
         with sp.get_device(mps):
-            self.mps, self.conjugate = mps, mps.conj()
-            self.transfer = _transfer(mps.shape[-2:], coord, weights, sp.get_array_module(mps))
+            self.mps, self.fft = for_fft(mps)
+            self.conjugate, _ = for_fft(mps.conj())
+            self.transfer, _ = for_fft(_transfer(mps.shape[-2:], coord, weights, sp.get_array_module(mps)))
         super().__init__((*batch, *mps.shape[-2:]), (*batch, *mps.shape[-2:]))
 
     def _apply(self, input: Any) -> Any:
         H, W = input.shape[-2:]
-        rows, columns = self.transfer.shape[-2:]
-        fft, options = fft_of(input)
         with sp.get_device(input):
-            # Axis by axis, since most lines of a zero-filled image are zero, and most of the result is not wanted.
-            x = fft.fft(self.mps * input[..., None, :, :], columns, axis=-1, **options)
-            x = fft.fft(x, rows, axis=-2, **options)
+            x = self.fft.fft2(self.mps * for_fft(input)[0][..., None, :, :], self.transfer.shape[-2:])
             x *= self.transfer
-            x = fft.ifft(x, axis=-2, **options)[..., :H, :]
-            x = fft.ifft(x, axis=-1, **options)[..., :W]
-            return (self.conjugate * x).sum(axis=-3)
+            x = self.fft.ifft2(x)[..., :H, :W]
+            x *= self.conjugate
+            return from_fft(x.sum(-3))
 
     def _adjoint_linop(self) -> sp.linop.Linop:
         return self
@@ -131,23 +128,23 @@ def kspace_diagonal(mps: Any, coord: Any = None, weights: Any = None) -> Any:
     """
     with sp.get_device(mps):
         xp = sp.get_array_module(mps)
-        fft, options = fft_of(mps)
         coils, *shape = mps.shape[-3:]
         transfer = _transfer((shape[0], shape[1]), coord, weights, xp)
         grid = transfer.shape[-2:]
         transfer = xp.broadcast_to(transfer, (*transfer.shape[:-3], coils, *grid))
         terms = 0
         for c in range(coils):  # one by one: all at once would take the memory of many k-spaces
-            power = xp.abs(fft.fft2(mps[..., c, :, :], grid, **options)) ** 2
-            psf = fft.ifft2(transfer[..., c, :, :], **options)
-            terms = terms + psf * fft.ifft2(power, **options).conj()
+            x, fft = for_fft(mps[..., c, :, :])
+            power = abs(fft.fft2(x, grid)) ** 2
+            psf = fft.ifft2(for_fft(transfer[..., c, :, :])[0])
+            terms = terms + from_fft(psf * fft.ifft2(power).conj())
         for axis, n in ((-2, shape[0]), (-1, shape[1])):
             terms = xp.moveaxis(terms, axis, -1)
             wrapped = terms[..., :n].copy()
             if coord is not None:  # differences of pixels, -n < d < n, as remainders of n
                 wrapped[..., 1:] += terms[..., 1 - n :]
             terms = xp.moveaxis(wrapped, -1, axis)
-        return (xp.maximum(fft.fft2(terms, **options).real, 0) / prod(shape)).astype(xp.float32)
+        return (xp.maximum(from_fft(fft.fft2(for_fft(terms)[0])).real, 0) / prod(shape)).astype(xp.float32)
 
 
 def _transfer(shape: tuple[int, int], coord: Any, weights: Any, xp: Any) -> Any:
