@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
         """Map x (B, width, H, W) to the same shape."""
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         h = self.conv1(functional.silu(x))
-        return x + self.conv2(functional.silu(h * (1 + scale) + shift))
+        return x + self.conv2(functional.silu(torch.addcmul(shift, h, 1 + scale)))
 
 
 class Level(nn.ModuleList):
@@ -185,8 +185,9 @@ def smooth_phase(image: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
     """Cosine and sine (B, 1, H, W) of the phase of images (B, 2, H, W) at a resolution of so many pixels."""
     size = [-(-s // pixels) for s in image.shape[2:]]
     low = functional.interpolate(functional.interpolate(image, size, mode="area"), image.shape[2:], mode="bicubic")
-    cos, sin = functional.normalize(low, dim=1).chunk(2, dim=1)
-    return cos, sin
+    re, im = low.chunk(2, dim=1)
+    magnitude = torch.hypot(re, im).clamp_min(1e-12)
+    return re / magnitude, im / magnitude
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
