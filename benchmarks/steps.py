@@ -103,7 +103,7 @@ OTHERS: dict[str, Callable[[int], NoiseSchedule]] = {
 WEIGHTS: dict[str, Callable[[Problem], dict[str, Any]]] = {
     "lamda the true noise": lambda p: {"lamda": p.variance},
     "lamda 0 (exact)": lambda p: {"lamda": 0.0},
-    "2 CG iterations": lambda p: {"max_cg_iter": 2},
+    "3 CG iterations": lambda p: {"max_cg_iter": 3},
     "5 CG iterations": lambda p: {"max_cg_iter": 5},
 }
 

@@ -19,7 +19,7 @@ from hggdp_plugin.schedule import NoiseSchedule
 #: Conjugate gradient iterations of the least-squares image that gives the scale and the start.
 LEAST_SQUARES_ITERATIONS = 15
 #: Conjugate gradient iterations per step; on the Cartesian grid more bring next to nothing (benchmarks/steps.py).
-CG_ITERATIONS, NON_CARTESIAN_CG_ITERATIONS = 3, 8
+CG_ITERATIONS, NON_CARTESIAN_CG_ITERATIONS = 2, 8
 #: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data
 #: 0.2 is the best of 0.1 to 1 (benchmarks/noise.py).
 NOISE_SHARE = 0.2
@@ -56,7 +56,7 @@ class HGGDPRecon(sp.app.App):
         seed (int): Seed of the noise; same seed, same image.
         schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With
             ``published_noise`` the data consistency too is the published one, whatever ``lamda``; Cartesian only.
-        max_cg_iter (None or int): Conjugate gradient iterations per step, where there is no closed form; default 3, and
+        max_cg_iter (None or int): Conjugate gradient iterations per step, where there is no closed form; default 2, and
             8 for non-Cartesian samples.
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.

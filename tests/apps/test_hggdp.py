@@ -78,10 +78,10 @@ def test_the_image_follows_the_units_and_the_phase_of_the_data(name, factor, mea
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("factor", [1e-6, 1e6, np.exp(2j)], ids=["1e-6", "1e6", "phase"])
 def test_so_it_does_in_bfloat16(views, factor, measurement, make_network):
-    """Rounding of the data is rounded on by the network: to a tenth of its own precision, 2^-8."""
+    """Rounding of the data is rounded on by the network: to an eighth of its own precision, 2^-8."""
     m, prior = measurement, ScorePrior(make_network(views))
     expected = recon(m.y, m.mps, prior)
-    assert error(recon((factor * m.y).astype(np.complex64), m.mps, prior) / factor, expected) < 4e-4
+    assert error(recon((factor * m.y).astype(np.complex64), m.mps, prior) / factor, expected) < 2**-11
 
 
 @SCHEDULES
