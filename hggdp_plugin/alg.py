@@ -205,7 +205,7 @@ class BatchConjugateGradient(sp.alg.Alg):
             alpha = xp.where(moves, self.rz / xp.where(moves, pAp, 1), 0)
             self.x += alpha * self.p
             if self.iter + 1 == self.max_iter:
-                return
+                return  # the rest is for the next iteration
             self.r -= alpha * Ap
             z = self.P(self.r)
             rz = self._dot(self.r, z)
