@@ -1,6 +1,6 @@
 """What one evaluation of each score network costs: time and GFLOP, the published network beside the default prior's.
 
-The weights are random: the cost does not depend on them. Run it on an idle machine.
+The published network's weights are random: the cost does not depend on them. Run it on an idle machine.
 
     python benchmarks/cost.py --json cost.json
 """
@@ -16,6 +16,7 @@ import torch
 from common import machine
 from torch.utils.flop_counter import FlopCounterMode
 
+from hggdp_plugin.checkpoint import DEFAULT_PRIOR, load_model
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet
 
@@ -60,9 +61,10 @@ def main() -> None:
     args = parser.parse_args()
 
     report: dict[str, Any] = {"machine": machine(args.device), "size": args.size, "repeats": args.repeats}
+    bundled: Any = load_model(DEFAULT_PRIOR)[0]
     report["networks"] = {
         "published RefineNet": cost(RefineNet(), args.size, args.repeats, args.device),
-        "default U-Net": cost(UNet(), args.size, args.repeats, args.device),
+        "brain-t2": cost(bundled, args.size, args.repeats, args.device),
     }
     print(", ".join(f"{key}: {value}" for key, value in report["machine"].items() if value is not None))
     print(f"one evaluation at {args.size} x {args.size}:\n")
