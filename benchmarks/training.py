@@ -84,7 +84,7 @@ class Setting:
 
     widths: tuple[int, ...] = (32, 64, 96)
     blocks: int = 2
-    phase_pixels: int = run.PHASE_PIXELS
+    phase_pixels: int = 16
     crop: int = 128
     batch_size: int = 4
     learning_rate: float = 1e-3

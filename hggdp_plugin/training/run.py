@@ -20,8 +20,6 @@ from hggdp_plugin.training.module import ScoreTraining
 
 #: Steps between checkpoints: what a stop can cost at most.
 CHECKPOINT_EVERY = 200
-#: Resolution of the phase that a new U-Net takes out of the images.
-PHASE_PIXELS = 16
 
 
 #: What may differ between the starts of a run; the rest makes its course.
@@ -143,7 +141,7 @@ def _network(args: Any) -> Any:
             network = adapted(network, **changes)
     elif args.architecture == "unet":
         widths = {"widths": args.widths} if args.widths else {}
-        network = UNet(views=args.views, **{"phase_pixels": PHASE_PIXELS, **widths, **changes})
+        network = UNet(views=args.views, **widths, **changes)
     elif args.widths and len(args.widths) > 1:
         raise ValueError(f"--widths {' '.join(map(str, args.widths))}: {args.architecture} takes one number")
     else:

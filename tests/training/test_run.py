@@ -267,11 +267,10 @@ def test_a_prior_can_be_the_start_of_another(data, undisturbed, tmp_path):
 
 def test_a_prior_can_start_a_deeper_one(data, undisturbed, tmp_path):
     path = tmp_path / "p.safetensors"
-    assert load_model(undisturbed)[0].config["phase_pixels"] == run.PHASE_PIXELS
-    assert main(arguments(data, path, "--init", str(undisturbed), "--blocks", "3", "--phase-pixels", "0")) == 0
+    assert main(arguments(data, path, "--init", str(undisturbed), "--blocks", "3", "--phase-pixels", "4")) == 0
     before, after = weights(undisturbed), weights(path)
     config = load_model(path)[0].config
-    assert (config["blocks"], config["phase_pixels"]) == (3, 0)
+    assert (config["blocks"], config["phase_pixels"]) == (3, 4)
     torch.testing.assert_close(after["head.weight"], before["head.weight"], rtol=0.1, atol=0.1)
     assert after["encoder.0.2.conv2.weight"].any()
 
