@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--phase-pixels",
         type=natural,
-        help="resolution of the phase taken out before the network, see docs/training.md (default 0: none)",
+        help="resolution of the phase taken out before the network; 0: it is left in (default 0, or the prior's)",
     )
     p.add_argument("--steps", type=positive, default=10_000, help="training steps (default 10000)")
     p.add_argument("--batch-size", type=positive, default=8, help="crops per step and device (default 8)")

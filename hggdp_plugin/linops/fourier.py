@@ -13,8 +13,8 @@ from hggdp_plugin import interop
 def for_fft(array: Any) -> tuple[Any, Any]:
     """An array as the fastest FFTs of its device take it, and the module of these FFTs.
 
-    On a GPU these are CuPy's. On the CPU they are torch's, on a tensor that shares the array's memory: they take half
-    the time of SciPy's, and run on the threads that the network has just used.
+    On a GPU these are CuPy's. On the CPU they are torch's, on a tensor that shares the array's memory: faster
+    than SciPy's, on the threads that the network has just used.
     """
     if isinstance(array, np.ndarray):
         return interop.to_torch(array), torch.fft

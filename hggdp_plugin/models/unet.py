@@ -99,7 +99,8 @@ class UNet(nn.Module):
         sigma_max (float): Largest noise level it is trained for, per real channel.
         phase_pixels (int): Resolution, in pixels, of the phase that is taken out of the image before the network and
             put back after it: the network then sees images that are real and positive but for details, whatever the
-            phase of coils and fields. 0: the phase is left in.
+            phase of coils and fields. In training mode images are expected without it: a network that is trained on
+            images turned by the phase of their own noise counts on that, and samplers diverge. 0: the phase is left in.
 
     References:
         Karras, T., Aittala, M., Aila, T., & Laine, S. (2022).
@@ -158,7 +159,7 @@ class UNet(nn.Module):
         s_mean = s / math.sqrt(self.views)
         total = (s_mean**2 + self.sigma_data**2).sqrt()
         x = x / (s**2 + self.sigma_data**2).sqrt()
-        if self.phase_pixels:
+        if self.phase_pixels and not self.training:
             cos, sin = smooth_phase(mean, self.phase_pixels)
             f = rotated(self._network(rotated(x, cos, -sin), sigma), cos, sin)
         else:

@@ -8,6 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from hggdp_plugin.models.unet import rotated, smooth_phase
 from hggdp_plugin.training.data import BatchSource, at_least
 from hggdp_plugin.training.loss import denoising_loss, draw_sigma
 
@@ -80,6 +81,9 @@ class ScoreTraining(lightning.LightningModule):
         draw = torch.Generator().manual_seed(2 * step_seed)
         noise = torch.Generator(self.device).manual_seed(2 * step_seed + 1)
         x = self.source.draw(self.batch_size, draw)
+        if pixels := self.model.config.get("phase_pixels"):
+            cos, sin = smooth_phase(x, pixels)
+            x = rotated(x, cos, -sin)
         sigma = draw_sigma(self.model, len(x), noise)
         loss = denoising_loss(self.model, x, sigma, noise)
         self.log("loss", loss, prog_bar=True)

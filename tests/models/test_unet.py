@@ -70,7 +70,7 @@ def test_every_parameter_learns(make_network):
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_with_its_phase_taken_out_an_image_of_any_phase_is_denoised_alike(make_network, views):
-    network = adapted(make_network(views), phase_pixels=4)
+    network = adapted(make_network(views), phase_pixels=4).eval()
     x, sigma = torch.randn(2, views, 16, 12, dtype=torch.complex64), torch.tensor([0.05, 0.7])
     for phase in (0.7, 2.5, -1.3):
         turned = x * torch.tensor(1j * phase).exp()
