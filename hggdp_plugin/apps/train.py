@@ -58,7 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"augmentation to leave out: {', '.join(AUGMENTATIONS)}",
         metavar="NAME",
     )
-    p.add_argument("--lr", type=float, default=8e-4, help="peak learning rate (default 8e-4)")
+    p.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="default muon")
+    p.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default 3e-3)")
     p.add_argument(
         "--max-time",
         type=_duration,

@@ -11,6 +11,7 @@ from torch import Tensor
 from hggdp_plugin.models.unet import rotated, smooth_phase
 from hggdp_plugin.training.data import BatchSource, at_least
 from hggdp_plugin.training.loss import denoising_loss, draw_sigma
+from hggdp_plugin.training.muon import muon
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -28,6 +29,7 @@ class ScoreTraining(lightning.LightningModule):
         batch_size (int): Crops per step and device.
         steps (int): Length of the learning rate's cosine.
         learning_rate (float): Its peak, after ``warmup`` steps.
+        optimizer (str): ``"muon"`` (see :mod:`hggdp_plugin.training.muon`) or ``"adamw"``.
         warmup (int): Steps of linear warm-up.
         seed (int): Seed of all randomness.
     """
@@ -39,7 +41,8 @@ class ScoreTraining(lightning.LightningModule):
         validation: Sequence[Tensor] = (),
         batch_size: int = 8,
         steps: int = 10_000,
-        learning_rate: float = 8e-4,
+        learning_rate: float = 3e-3,
+        optimizer: str = "muon",
         warmup: int = 200,
         seed: int = 0,
     ) -> None:
@@ -47,7 +50,7 @@ class ScoreTraining(lightning.LightningModule):
         self.model = model
         self.source, self.validation = source, [at_least(image, model.stride) for image in validation]
         self.batch_size, self.steps, self.learning_rate, self.warmup = batch_size, steps, learning_rate, warmup
-        self.seed = seed
+        self.optimizer, self.seed = optimizer, seed
         self.validation_psnr: dict[float, float] = {}
 
     def train_dataloader(self) -> Any:
@@ -61,8 +64,11 @@ class ScoreTraining(lightning.LightningModule):
         return torch.utils.data.DataLoader(numbers, batch_size=None)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up and cosine decay to zero over ``steps``."""
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate, weight_decay=1e-3)
+        """The optimizer, with linear warm-up and cosine decay to zero over ``steps``."""
+        if self.optimizer == "muon":
+            optimizer: torch.optim.Optimizer = muon(self.model, self.learning_rate)
+        else:
+            optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate, weight_decay=1e-3)
 
         def factor(step: int) -> float:
             rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
@@ -81,10 +87,12 @@ class ScoreTraining(lightning.LightningModule):
         draw = torch.Generator().manual_seed(2 * step_seed)
         noise = torch.Generator(self.device).manual_seed(2 * step_seed + 1)
         x = self.source.draw(self.batch_size, draw)
-        if pixels := self.model.config.get("phase_pixels"):
-            cos, sin = smooth_phase(x, pixels)
-            x = rotated(x, cos, -sin)
         sigma = draw_sigma(self.model, len(x), noise)
+        if pixels := self.model.config.get("phase_pixels"):
+            # In use the phase is that of the noisy image: as uncertain here, but from a noise of its own.
+            other = torch.randn(x.shape, generator=noise, device=x.device)
+            cos, sin = smooth_phase(x + sigma[:, None, None, None] * other, pixels)
+            x = rotated(x, cos, -sin)
         loss = denoising_loss(self.model, x, sigma, noise)
         self.log("loss", loss, prog_bar=True)
         return loss

@@ -55,6 +55,7 @@ def train(args: Any) -> dict[str, Any]:
         batch_size=args.batch_size,
         steps=args.steps,
         learning_rate=args.lr,
+        optimizer=args.optimizer,
         seed=args.seed,
     )
     planned = _remember(args, len(module.source), folder)
@@ -72,6 +73,7 @@ def train(args: Any) -> dict[str, Any]:
             "batch_size": args.batch_size,
             "devices": trainer.world_size,
             "crop": args.crop,
+            "optimizer": args.optimizer,
             "learning_rate": args.lr,
             "augmentation": vars(module.source.augmentation),
             "initialised_from": args.init,

@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from hggdp_plugin.models.refinenet import RefineNet
@@ -14,12 +16,17 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_levels_are_drawn_evenly_from_the_range():
+def test_levels_are_log_normal_within_the_range():
     model = SimpleNamespace(sigma_min=0.01, sigma_max=1.0)
     sigma = draw_sigma(model, 8, generator())
-    bins = (torch.log10(sigma) + 2) / 2 * 8
-    assert bins.floor().tolist() == list(range(8))  # one in each eighth
+    normal = scipy.stats.norm(-1, 2 / (2 * 2.25))  # of log10
+    low, high = normal.cdf([-2, 0])
+    eighths = (normal.cdf(torch.log10(sigma)) - low) / (high - low) * 8
+    assert np.floor(eighths).tolist() == list(range(8))  # one in each eighth of the distribution
     assert (sigma != draw_sigma(model, 8, generator(1))).all()
+    many = draw_sigma(model, 10_000, generator())
+    assert model.sigma_min <= many.min() < 0.0102
+    assert 0.98 < many.max() <= model.sigma_max
 
 
 def test_levels_are_drawn_from_those_of_a_network_that_has_some():

@@ -42,7 +42,7 @@ def data(tmp_path_factory):
 
 
 def arguments(data, output, *more):
-    small = ["--widths", "4", "8", "--crop", "16", "--batch-size", "2", "--steps", str(STEPS), "--val-every", "4"]
+    small = ["--widths", "4", "12", "--crop", "16", "--batch-size", "2", "--steps", str(STEPS), "--val-every", "4"]
     return [str(data), "-o", str(output), *small, *more]
 
 
@@ -187,8 +187,9 @@ def test_a_run_that_is_out_of_time_writes_what_is_there_and_goes_on_from_it(data
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--lr", "0.1"], "lr 0.0008, not 0.1"),
-        (["--widths", "4", "4"], "widths [4, 8], not [4, 4]"),
+        (["--lr", "0.1"], "lr 0.003, not 0.1"),
+        (["--optimizer", "adamw"], "optimizer muon, not adamw"),
+        (["--widths", "4", "4"], "widths [4, 12], not [4, 4]"),
         (["--without", "zoom"], "without [], not ['zoom']"),
     ],
 )
@@ -284,6 +285,8 @@ def test_a_network_without_phase_is_trained_on_images_without_it(data, tmp_path,
         return denoising_loss(model, x, sigma, noise)
 
     monkeypatch.setattr(module, "denoising_loss", loss)
+    # The phase is as uncertain as the level of the noise makes it.
+    monkeypatch.setattr(module, "draw_sigma", lambda model, n, generator: torch.full((n,), 1e-7))
     for pixels in ("0", "1"):
         path = tmp_path / f"{pixels}.safetensors"
         assert main(arguments(data, path, "--phase-pixels", pixels, "--steps", "1")) == 0
@@ -301,7 +304,7 @@ def test_another_seed_is_another_run(data, undisturbed, tmp_path):
     ("change", "said"),
     [
         (["--crop", "18"], "--crop 18"),
-        (["--architecture", "refinenet"], "--widths 4 8: refinenet takes one number"),
+        (["--architecture", "refinenet"], "--widths 4 12: refinenet takes one number"),
         (["--architecture", "refinenet", "--widths", "2", "--blocks", "2"], "--blocks, --phase-pixels: only the U-Net"),
         (["--init", "brain-t2", "--blocks", "1"], "blocks: 1 are fewer than"),
         (["--init", "no-such-prior"], "no-such-prior"),
