@@ -99,12 +99,11 @@ OTHERS: dict[str, Callable[[int], NoiseSchedule]] = {
     "spacing rho 3": lambda n: spaced(n, 3),
     "spacing rho 7": lambda n: spaced(n, 7),
 }
-#: Other rules for the weight of the data, and conjugate gradient iterations; for several coils.
+#: For several coils: other rules for the weight of the data, conjugate gradients in place of Chebyshev's iterations.
 WEIGHTS: dict[str, Callable[[Problem], dict[str, Any]]] = {
     "lamda the true noise": lambda p: {"lamda": p.variance},
     "lamda 0 (exact)": lambda p: {"lamda": 0.0},
-    "3 CG iterations": lambda p: {"max_cg_iter": 3},
-    "5 CG iterations": lambda p: {"max_cg_iter": 5},
+    **{f"{n} CG iterations": lambda p, n=n: {"max_cg_iter": n} for n in (1, 2, 3, 5)},
 }
 
 

@@ -71,23 +71,23 @@ class AttendedLevel(nn.Module):
         return x + self.project((v @ weight.transpose(-1, -2)).reshape(x.shape))
 
 
-def lognormal_sigma(model: Any, n: int, generator: torch.Generator) -> Tensor:
-    """The noise levels of Karras et al., whose mean is for images of standard deviation 0.5."""
-    mean = -1.2 + math.log(model.sigma_data / 0.5)
-    sigma = (mean + 1.2 * torch.randn(n, generator=generator)).exp()
-    return sigma.clamp(model.sigma_min, model.sigma_max)
+def loguniform_sigma(model: Any, n: int, generator: torch.Generator) -> Tensor:
+    """Noise levels that are all equally likely, one from each n-th of the range."""
+    u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+    return model.sigma_min * (model.sigma_max / model.sigma_min) ** u
 
 
 @dataclass(frozen=True)
 class Setting:
     """One training; the defaults are those that the others are compared with."""
 
-    widths: tuple[int, ...] = (32, 64, 96)
+    widths: tuple[int, ...] = (32, 64, 96, 112)
     blocks: int = 2
     phase_pixels: int = 16
-    crop: int = 128
-    batch_size: int = 4
-    learning_rate: float = 1e-3
+    crop: int = 64
+    batch_size: int = 16
+    optimizer: str = "muon"
+    learning_rate: float = 3e-3
     seed: int = 0
     without: tuple[str, ...] = ()
     block: type[nn.Module] = unet.ResidualBlock
@@ -114,16 +114,19 @@ AUGMENTATIONS = {
 }
 RECIPES = {
     "default": Setting(),
-    "wider, 1 block a level": Setting(widths=(44, 88, 132), blocks=1),
-    "narrower, 3 blocks a level": Setting(widths=(24, 56, 80), blocks=3),
+    "AdamW, learning rate 3e-3": Setting(optimizer="adamw"),
+    "AdamW, learning rate 1e-3": Setting(optimizer="adamw", learning_rate=1e-3),
+    "learning rate 6e-3": Setting(learning_rate=6e-3),
+    "learning rate 1.5e-3": Setting(learning_rate=1.5e-3),
+    "noise levels log-uniform": Setting(draw_sigma=loguniform_sigma),
+    "crop 128, batch 4": Setting(crop=128, batch_size=4),
     "phase left in": Setting(phase_pixels=0),
     "phase taken out in 8 pixels": Setting(phase_pixels=8),
-    "four levels": Setting(widths=(32, 56, 80, 96)),
+    "three levels": Setting(widths=(34, 68, 102)),
+    "wider, 1 block a level": Setting(widths=(44, 88, 132, 154), blocks=1),
+    "narrower, 3 blocks a level": Setting(widths=(26, 52, 78, 92), blocks=3),
     "group normalisation": Setting(block=NormalisedBlock),
     "self-attention at the lowest level": Setting(attention=True),
-    "noise levels log-normal": Setting(draw_sigma=lognormal_sigma),
-    "crop 64, batch 16": Setting(crop=64, batch_size=16),
-    "learning rate 3e-3": Setting(learning_rate=3e-3),
     "weights started as torch does": Setting(torch_start=True),
 }
 SETTINGS = {**AUGMENTATIONS, **{name: setting for name, setting in RECIPES.items() if setting != Setting()}}
@@ -166,7 +169,8 @@ def train(setting: Setting, data: Path, folder: Path, steps: int) -> tuple[Score
         batch_size=setting.batch_size,
         steps=steps,
         learning_rate=setting.learning_rate,
-        warmup=100,
+        optimizer=setting.optimizer,
+        warmup=50,
         seed=setting.seed,
     )
     cost = {"parameters": sum(p.numel() for p in module.model.parameters()), "gflop": gflop(module.model)}
@@ -214,7 +218,7 @@ def measure(name: str, data: Path, runs: Path, steps: int) -> dict[str, Any]:
 def main() -> None:
     p = parser(__doc__)
     p.add_argument("--runs", type=Path, required=True, help="folder for the runs' states and results")
-    p.add_argument("--steps", type=int, default=600, help="steps of each training (default 600)")
+    p.add_argument("--steps", type=int, default=400, help="steps of each training (default 400)")
     p.add_argument("--only", nargs="+", choices=SETTINGS, metavar="NAME", help=f"of: {'; '.join(SETTINGS)}")
     args = p.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,11 @@ from typing import Any
 
 import sigpy as sp
 
-from hggdp_plugin.alg import BatchConjugateGradient
+from hggdp_plugin.alg import BatchConjugateGradient, ChebyshevIteration
+
+#: Chebyshev's iterations are fast down to this fraction of the largest eigenvalue of A^H A: with the few of a step,
+#: what the data say less about is left to the prior.
+SMALLEST = 0.1
 
 
 class L2DataConsistency(sp.prox.Prox):
@@ -18,7 +22,8 @@ class L2DataConsistency(sp.prox.Prox):
     is the image closest to x among those that agree with the measurements: replacement in k-space.
 
     With a unitary ``transform`` F and ``diagonal`` d such that A^H A = F^H diag(d) F, that is a closed form. Where they
-    are only close, they precondition conjugate gradients, which start at x.
+    are only close, they precondition conjugate gradients, which start at x. Where the ``largest`` eigenvalue of A^H A
+    is known, Chebyshev's iterations, which start there too, do with one application of A^H A less.
 
     Args:
         A (Linop): Measurement operator, images (..., H, W) to k-space.
@@ -26,7 +31,9 @@ class L2DataConsistency(sp.prox.Prox):
         lamda (float or array): Noise variance per real channel; an array broadcasts to the images.
         transform (None or Linop): F; None: no preconditioner.
         diagonal (None or array): d, at least 0, of a shape that broadcasts to the images.
-        max_cg_iter (int): Conjugate gradient iterations; 0: the closed form.
+        max_iter (int): Iterations; 0: the closed form.
+        largest (None or array): Upper bound of the eigenvalues of A^H A, of a shape that broadcasts to the images.
+            None: conjugate gradients.
         support (None or array): Where the image can be other than 0, of a shape that broadcasts to the images. Where no
             coil sees anything the data do not hold x, and it would drift with the prior.
     """
@@ -38,10 +45,11 @@ class L2DataConsistency(sp.prox.Prox):
         lamda: Any = 0.0,
         transform: sp.linop.Linop | None = None,
         diagonal: Any = None,
-        max_cg_iter: int = 3,
+        max_iter: int = 3,
+        largest: Any = None,
         support: Any = None,
     ) -> None:
-        self.A, self.lamda, self.max_cg_iter, self.support = A, lamda, max_cg_iter, support
+        self.A, self.lamda, self.max_iter, self.largest, self.support = A, lamda, max_iter, largest, support
         self.transform: Any = transform
         self.diagonal = diagonal
         self.device = sp.get_device(y)
@@ -54,7 +62,7 @@ class L2DataConsistency(sp.prox.Prox):
             return input
         with self.device:
             weight = self.lamda / alpha
-            x = self._solved(weight, input) if self.max_cg_iter else self._closed_form(weight, input)
+            x = self._solved(weight, input) if self.max_iter else self._closed_form(weight, input)
             return x if self.support is None else x * self.support
 
     def _closed_form(self, weight: Any, input: Any) -> Any:
@@ -65,23 +73,28 @@ class L2DataConsistency(sp.prox.Prox):
         return F.H(k + gain * (F(self.AHy) - self.diagonal * k))
 
     def _solved(self, weight: Any, input: Any) -> Any:
-        P = None
-        if self.transform is not None:
-            total = self.diagonal + weight
-            # Where A is blind all but for the rounding, a large gain would be one for the rounding.
-            top = total.max()
-            total = self.device.xp.where(total > 1e-3 * top, total, top)
+        def normal(u: Any) -> Any:
+            return self.A.N(u) + weight * u
 
-            def P(r: Any) -> Any:
-                return self.transform.H(self.transform(r) / total)
-
-        b = self.AHy + weight * input
-        alg = BatchConjugateGradient(
-            lambda u: self.A.N(u) + weight * u, b, input.copy(), max_iter=self.max_cg_iter, P=P
-        )
+        b, x = self.AHy + weight * input, input.copy()
+        alg: sp.alg.Alg
+        if self.largest is not None:
+            low, high = SMALLEST * self.largest + weight, self.largest + weight
+            alg = ChebyshevIteration(normal, b, x, low, high, self.max_iter)
+        else:
+            alg = BatchConjugateGradient(normal, b, x, max_iter=self.max_iter, P=self._preconditioner(weight))
         while not alg.done():
             alg.update()
-        return alg.x
+        return x
+
+    def _preconditioner(self, weight: Any) -> Any:
+        if self.transform is None:
+            return None
+        total = self.diagonal + weight
+        # Where A is blind all but for the rounding, a large gain would be one for the rounding.
+        top = total.max()
+        total = self.device.xp.where(total > 1e-3 * top, total, top)
+        return lambda r: self.transform.H(self.transform(r) / total)
 
 
 class GradientConsistency(sp.prox.Prox):

@@ -1,4 +1,4 @@
-"""The sampler against posteriors known in closed form; batched conjugate gradients against SigPy's."""
+"""The sampler against posteriors known in closed form; solvers of batches against SigPy's and the theory."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import pytest
 import sigpy as sp
 from sigpy.alg import ConjugateGradient
 
-from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient, complex_normal
+from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient, ChebyshevIteration, complex_normal
 from hggdp_plugin.prox import L2DataConsistency
 from hggdp_plugin.schedule import NoiseSchedule, geometric
 
@@ -60,7 +60,7 @@ class Problem:
     def prox(self, chains: int, lamda: float) -> L2DataConsistency:
         F = sp.linop.FFT((chains, *SHAPE), axes=(-2, -1))
         y = np.broadcast_to(self.y, (chains, *SHAPE)).copy()
-        return L2DataConsistency(sp.linop.Multiply(F.oshape, self.mask) * F, y, lamda, F, self.mask, max_cg_iter=0)
+        return L2DataConsistency(sp.linop.Multiply(F.oshape, self.mask) * F, y, lamda, F, self.mask, max_iter=0)
 
 
 @pytest.fixture
@@ -255,6 +255,48 @@ def test_systems_are_solved(systems):
     exact = np.linalg.solve(sp.to_device(H), sp.to_device(b).reshape(3, 20, 1)).reshape(3, 4, 5)
     size = abs(exact).max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(x / size, exact / size, atol=1e-4)
+
+
+def chebyshev(H, b, max_iter):
+    xp = sp.get_array_module(b)
+    scale = sp.to_device(np.array([1, 100, 0.01], np.float32)[: len(b), None, None], sp.get_device(b))
+    applied = []
+    with sp.get_device(b):
+        x = xp.zeros_like(b)
+
+        def A(u):
+            applied.append(1)
+            return (H @ u.reshape(-1, 20, 1)).reshape(u.shape)
+
+        alg = ChebyshevIteration(A, b, x, 0.2 * scale, scale, max_iter)
+        while not alg.done():
+            alg.update()
+    assert alg.x is x
+    assert len(applied) == max_iter
+    return sp.to_device(x)
+
+
+def test_chebyshev_solves_systems_independently(systems):
+    H, b = systems
+    x = chebyshev(H, b, 30)
+    exact = np.linalg.solve(sp.to_device(H), sp.to_device(b).reshape(3, 20, 1)).reshape(3, 4, 5)
+    size = abs(exact).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(x / size, exact / size, atol=1e-4)
+    np.testing.assert_allclose(chebyshev(H[:1], b[:1], 4)[0], chebyshev(H, b, 4)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+def test_the_error_of_chebyshev_is_that_of_his_polynomial(iterations):
+    """T_n((high + low - 2 lambda) / (high - low)) / T_n((high + low) / (high - low)), below the interval too."""
+    low, high = 0.2, 1.0
+    eigenvalues = np.linspace(0.05, 1, 20).reshape(4, 5)
+    x = np.zeros((4, 5), np.complex64)
+    alg = ChebyshevIteration(lambda u: eigenvalues * u, np.ones((4, 5), np.complex64), x, low, high, iterations)
+    while not alg.done():
+        alg.update()
+    T = np.polynomial.Chebyshev.basis(iterations)
+    error = T((high + low - 2 * eigenvalues) / (high - low)) / T((high + low) / (high - low))
+    np.testing.assert_allclose(1 - eigenvalues * x, error, atol=1e-6)
 
 
 def test_a_system_that_is_solved_stays_solved():

@@ -21,7 +21,7 @@ def single_coil(device, weights):
     with device:
         A = Sense(device.xp.ones((1, *SHAPE[1:]), np.complex64), SHAPE[:1], weights=weights)
         y = A(sp.to_device(complex_array(*SHAPE, seed=1), device)) + 0.1 * (weights > 0).astype(np.float32)
-    return A, y, {"transform": sp.linop.FFT(SHAPE, axes=(-2, -1)), "diagonal": weights[:, 0], "max_cg_iter": 0}
+    return A, y, {"transform": sp.linop.FFT(SHAPE, axes=(-2, -1)), "diagonal": weights[:, 0], "max_iter": 0}
 
 
 def mask():
@@ -48,7 +48,7 @@ def test_the_closed_form_is_where_conjugate_gradients_end(noisy, device):
     lamda = lamda_of_each_slice(device) if noisy else 0.0
     x = sp.to_device(complex_array(*SHAPE), device)
     direct = L2DataConsistency(A, y, lamda, **closed)(0.5, x)
-    iterated = L2DataConsistency(A, y, lamda, max_cg_iter=60)(0.5, x)
+    iterated = L2DataConsistency(A, y, lamda, max_iter=60)(0.5, x)
     np.testing.assert_allclose(sp.to_device(iterated), sp.to_device(direct), rtol=1e-2, atol=1e-3)
     assert direct.dtype == iterated.dtype == np.complex64
 
@@ -61,10 +61,23 @@ def test_the_result_is_optimal(device):
     with device:
         A = Sense(mps, (2,), weights=sp.to_device(mask().astype(np.float32), device))
         y = y * sp.to_device(mask(), device)
-        u = L2DataConsistency(A, y, lamda, max_cg_iter=40)(alpha, x)
+        u = L2DataConsistency(A, y, lamda, max_iter=40)(alpha, x)
         gradient = (u - x) + alpha / lamda * A.H(A(u) - y)
         scale = float(device.xp.linalg.norm(alpha / lamda * A.H(y)))
         assert float(device.xp.linalg.norm(gradient)) < 1e-4 * scale
+
+
+def test_chebyshev_and_conjugate_gradients_end_at_the_same_image(device):
+    mps = sp.to_device(complex_array(3, *SHAPE[1:], seed=4) / 2, device)
+    x, y = (sp.to_device(complex_array(*s, seed=i), device) for i, s in enumerate([SHAPE, (2, 3, *SHAPE[1:])]))
+    with device:
+        A = Sense(mps, (2,), weights=sp.to_device(mask().astype(np.float32), device))
+        largest = (abs(mps) ** 2).sum(axis=0).max()
+        results = [
+            sp.to_device(L2DataConsistency(A, y, lamda_of_each_slice(device), max_iter=60, **options)(0.7, x))
+            for options in ({"largest": largest}, {})
+        ]
+    np.testing.assert_allclose(*results, rtol=1e-3, atol=1e-4)
 
 
 def test_a_preconditioner_saves_iterations(device):
@@ -80,7 +93,7 @@ def test_a_preconditioner_saves_iterations(device):
     y, density = A(truth), kspace_diagonal(mps, coord)
 
     def solution(iterations, *preconditioner):
-        prox = L2DataConsistency(A, y, 1.0, *preconditioner or (None, None), max_cg_iter=iterations)
+        prox = L2DataConsistency(A, y, 1.0, *preconditioner or (None, None), max_iter=iterations)
         return sp.to_device(prox(10.0, x))
 
     exact = solution(100)
@@ -112,7 +125,7 @@ def test_few_iterations_start_at_the_input():
     mps[:, 2:4] = 0.5
     A = Sense(mps, SHAPE[:1])
     x = complex_array(*SHAPE)
-    u = L2DataConsistency(A, A(0 * x), 0.0, max_cg_iter=2)(1.0, x)
+    u = L2DataConsistency(A, A(0 * x), 0.0, max_iter=2)(1.0, x)
     np.testing.assert_allclose(u[:, 2:4], 0, atol=1e-5)
     np.testing.assert_allclose(np.delete(u, [2, 3], axis=1), np.delete(x, [2, 3], axis=1), atol=1e-5)
 

@@ -18,8 +18,9 @@ from hggdp_plugin.schedule import NoiseSchedule
 
 #: Conjugate gradient iterations of the least-squares image that gives the scale and the start.
 LEAST_SQUARES_ITERATIONS = 15
-#: Conjugate gradient iterations per step; on the Cartesian grid more bring next to nothing (benchmarks/steps.py).
-CG_ITERATIONS, NON_CARTESIAN_CG_ITERATIONS = 2, 8
+#: Iterations per step: Chebyshev's on the Cartesian grid, where more bring next to nothing (benchmarks/steps.py), and
+#: those of conjugate gradients elsewhere.
+CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 8
 #: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data
 #: 0.2 is the best of 0.1 to 1 (benchmarks/noise.py).
 NOISE_SHARE = 0.2
@@ -56,8 +57,8 @@ class HGGDPRecon(sp.app.App):
         seed (int): Seed of the noise; same seed, same image.
         schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With
             ``published_noise`` the data consistency too is the published one, whatever ``lamda``; Cartesian only.
-        max_cg_iter (None or int): Conjugate gradient iterations per step, where there is no closed form; default 2, and
-            8 for non-Cartesian samples.
+        max_cg_iter (None or int): Conjugate gradient iterations per step, where there is no closed form. None: 2
+            iterations of Chebyshev, and 8 of conjugate gradients for non-Cartesian samples.
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
 
@@ -121,22 +122,14 @@ class HGGDPRecon(sp.app.App):
             # The prior's noise levels are per real channel, which carries half the complex variance.
             self.lamda = xp.asarray(0.5 * variance, xp.float32)
             if self.schedule.published_noise:
-                self.consistency = GradientConsistency(self.A, self.y, _support(mps, comm))
+                self.consistency: sp.prox.Prox = GradientConsistency(self.A, self.y, _support(mps, comm))
             elif closed_form:
                 F = FFT2(x.shape) * sp.linop.Multiply(x.shape, mps[..., 0, :, :])
                 density = xp.fft.ifftshift(xp.broadcast_to(weights, y.shape)[..., 0, :, :], axes=(-2, -1))
-                self.consistency = L2DataConsistency(self.A, self.y, self.lamda, F, density, max_cg_iter=0)
+                self.consistency = L2DataConsistency(self.A, self.y, self.lamda, F, density, max_iter=0)
             else:
-                # Cartesian samples are equally dense; others are far denser at the centre, where plain conjugate
-                # gradients would spend themselves. (On few Cartesian lines a preconditioner does harm: it hurries
-                # towards what the data say where they say little.)
-                F, density = (
-                    (None, None) if coord is None else (FFT2(x.shape), self._density(mps, coord, weights, comm))
-                )
-                iterations = max_cg_iter or (CG_ITERATIONS if coord is None else NON_CARTESIAN_CG_ITERATIONS)
-                self.consistency = L2DataConsistency(
-                    self.A, self.y, self.lamda, F, density, iterations, _support(mps, comm)
-                )
+                options = self._iterations(mps, coord, weights, comm, max_cg_iter)
+                self.consistency = L2DataConsistency(self.A, self.y, self.lamda, support=_support(mps, comm), **options)
             alg = self._sampler(x / self.scale, seed)
         self._next_summary = 0.0
         super().__init__(alg, show_pbar and (comm is None or comm.rank == 0), leave_pbar)
@@ -148,12 +141,20 @@ class HGGDPRecon(sp.app.App):
             alg.update()
         return alg.x
 
-    @staticmethod
-    def _density(mps: Any, coord: Any, weights: Any, comm: Any) -> Any:
+    def _iterations(self, mps: Any, coord: Any, weights: Any, comm: Any, max_cg_iter: int | None) -> dict[str, Any]:
+        """How :class:`L2DataConsistency` iterates."""
+        if coord is None:
+            if max_cg_iter:
+                return {"max_iter": max_cg_iter}
+            return {"max_iter": CARTESIAN_ITERATIONS, "largest": _largest(mps, weights, comm)}
+        # Cartesian samples are equally dense; others are far denser at the centre, where plain conjugate gradients
+        # would spend themselves. (On few Cartesian lines a preconditioner does harm: it hurries towards what the data
+        # say where they say little.)
         density = kspace_diagonal(mps, coord, weights)
         if comm is not None:
             comm.allreduce(density)
-        return density
+        transform = FFT2(self.A.ishape)
+        return {"max_iter": max_cg_iter or NON_CARTESIAN_ITERATIONS, "transform": transform, "diagonal": density}
 
     def _noise(self, coord: Any, comm: Any) -> Any:
         """Noise variance of the scaled k-space, the same in every process: the mean over theirs."""
@@ -307,6 +308,15 @@ def _support(mps: Any, comm: Any) -> Any:
     if comm is not None:
         comm.allreduce(seen)
     return seen > 0
+
+
+def _largest(mps: Any, weights: Any, comm: Any) -> Any:
+    """Bound of the eigenvalues of A^H A, Cartesian: weights times the sum of squares over all coils; (..., 1, 1)."""
+    power = weights.max() * (abs(mps) ** 2).sum(axis=-3)
+    if comm is not None:
+        comm.allreduce(power)
+    top = power.max(axis=(-2, -1), keepdims=True)
+    return sp.get_array_module(top).where(top > 0, top, 1)
 
 
 def _placed(array: Any, device: sp.Device) -> Any:

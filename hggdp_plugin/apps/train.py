@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--widths",
         type=positive,
         nargs="+",
-        help="channels per resolution level (default 64 128 192); refinenet: at full resolution (default 128)",
+        help="channels per resolution level (default 64 128 192 224); refinenet: at full resolution (default 128)",
     )
     p.add_argument(
         "--blocks",
@@ -45,11 +45,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--phase-pixels",
         type=natural,
-        help="resolution of the phase taken out before the network; 0: it is left in (default 0, or the prior's)",
+        help="resolution of the phase taken out before the network; 0: it is left in (default 16, or the prior's)",
     )
     p.add_argument("--steps", type=positive, default=10_000, help="training steps (default 10000)")
-    p.add_argument("--batch-size", type=positive, default=8, help="crops per step and device (default 8)")
-    p.add_argument("--crop", type=positive, default=128, help="crop size in pixels (default 128)")
+    p.add_argument("--batch-size", type=positive, default=16, help="crops per step and device (default 16)")
+    p.add_argument("--crop", type=positive, default=64, help="crop size in pixels (default 64)")
     p.add_argument(
         "--without",
         nargs="+",
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"augmentation to leave out: {', '.join(AUGMENTATIONS)}",
         metavar="NAME",
     )
-    p.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="default muon")
+    p.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="muon (default) or adamw")
     p.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default 3e-3)")
     p.add_argument(
         "--max-time",

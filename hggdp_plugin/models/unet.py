@@ -110,7 +110,7 @@ class UNet(nn.Module):
     def __init__(
         self,
         views: int = 1,
-        widths: tuple[int, ...] = (64, 128, 192),
+        widths: tuple[int, ...] = (64, 128, 192, 224),
         blocks: int = 2,
         sigma_data: float = 0.12,
         sigma_min: float = 0.003,

@@ -27,8 +27,8 @@ def draw_sigma(model: Any, n: int, generator: torch.Generator) -> Tensor:
     u = (torch.arange(n, device=u.device) + u) / n
     tail = 0.5 * math.erfc(RANGE / 2**0.5)
     normal = torch.special.ndtri(tail + (1 - 2 * tail) * u)
-    middle, width = (model.sigma_min * model.sigma_max) ** 0.5, math.log(model.sigma_max / model.sigma_min) / (2 * RANGE)
-    return middle * (width * normal).exp()
+    middle = (model.sigma_min * model.sigma_max) ** 0.5
+    return middle * (model.sigma_max / middle) ** (normal / RANGE)
 
 
 def denoising_loss(model: Any, x: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:

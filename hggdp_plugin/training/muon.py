@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: Learning rate of kernels over that of the other parameters: with it a step changes a kernel of 128 channels in and out
-#: by as much, in root mean square, as AdamW would.
+#: Learning rate of kernels over that of the other parameters: a step then changes a kernel of 128 channels by as much,
+#: in root mean square, as AdamW would.
 KERNEL_RATE = 7.0
 
 
@@ -56,13 +56,13 @@ class Muon(torch.optim.AdamW):
                 continue
             for kernel in group["params"]:
                 if kernel.grad is not None:
-                    self._move(kernel, group)
+                    self._move(kernel, kernel.grad, group)
                     kernel.grad = None  # AdamW passes over parameters without one
         super().step()
         return loss
 
-    def _move(self, kernel: nn.Parameter, group: dict[str, Any]) -> None:
-        state, grad = self.state[kernel], kernel.grad
+    def _move(self, kernel: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[kernel]
         if not state:
             # AdamW asks for the number of steps when a state is loaded.
             state["step"], state["momentum"] = torch.tensor(0.0), torch.zeros_like(kernel)
@@ -91,7 +91,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 
-def muon(network: nn.Module, lr: float) -> Muon:
+def muon(network: Any, lr: float) -> Muon:
     """The optimizer of a network: kernels of convolutions between hidden features take orthogonal steps.
 
     Not those of the first and the last layer, nor transposed ones, whose axes are in another order.

@@ -21,6 +21,8 @@ from hggdp_plugin.training.module import ScoreTraining
 #: Steps between checkpoints: what a stop can cost at most.
 CHECKPOINT_EVERY = 200
 
+#: Resolution of the phase that new networks do not see.
+PHASE_PIXELS = 16
 
 #: What may differ between the starts of a run; the rest makes its course.
 MAY_CHANGE = ("output", "val", "val_every", "max_time", "devices", "compile", "steps")
@@ -143,7 +145,7 @@ def _network(args: Any) -> Any:
             network = adapted(network, **changes)
     elif args.architecture == "unet":
         widths = {"widths": args.widths} if args.widths else {}
-        network = UNet(views=args.views, **widths, **changes)
+        network = UNet(views=args.views, **widths, **{"phase_pixels": PHASE_PIXELS, **changes})
     elif args.widths and len(args.widths) > 1:
         raise ValueError(f"--widths {' '.join(map(str, args.widths))}: {args.architecture} takes one number")
     else:
