@@ -37,7 +37,9 @@ def _average(averaged: Any, current: Any, count: Any) -> None:
 
 
 class Checkpoints(lightning.Callback):
-    """Keeps the latest state in one file, and stops when the time is over; belongs behind :class:`Averaging`.
+    """Keeps the latest state in one file, and stops when the time is over or the training has diverged.
+
+    Belongs behind :class:`Averaging`. Weights that are not finite are not kept.
 
     Args:
         path (Path): The checkpoint.
@@ -49,11 +51,14 @@ class Checkpoints(lightning.Callback):
         self.path, self.every = path, every
         self.end = math.inf if seconds is None else time.monotonic() + seconds
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any) -> None:
         """Save, and stop, if it is time; all processes of a run stop once its first has found so."""
         over = trainer.strategy.broadcast(time.monotonic() >= self.end)
         if over or trainer.global_step % self.every == 0:
-            trainer.save_checkpoint(self.path)
+            if all(bool(weight.isfinite().all()) for weight in pl_module.parameters()):
+                trainer.save_checkpoint(self.path)
+            else:
+                over = True
         trainer.should_stop |= over
 
 

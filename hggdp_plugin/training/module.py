@@ -89,9 +89,7 @@ class ScoreTraining(lightning.LightningModule):
         x = self.source.draw(self.batch_size, draw)
         sigma = draw_sigma(self.model, len(x), noise)
         if pixels := self.model.config.get("phase_pixels"):
-            # In use the phase is that of the noisy image: as uncertain here, but from a noise of its own.
-            other = torch.randn(x.shape, generator=noise, device=x.device)
-            cos, sin = smooth_phase(x + sigma[:, None, None, None] * other, pixels)
+            cos, sin = smooth_phase(x, pixels)
             x = rotated(x, cos, -sin)
         loss = denoising_loss(self.model, x, sigma, noise)
         self.log("loss", loss, prog_bar=True)

@@ -20,8 +20,8 @@ class Muon(torch.optim.AdamW):
     (benchmarks/training.py). (``torch.optim.Muon`` takes matrices only.)
 
     Args:
-        kernels (sequence of Parameter): Parameters of two or more axes that take orthogonal steps.
-        others (sequence of Parameter): Parameters that take AdamW's.
+        kernels (sequence of Tensor): Parameters of two or more axes that take orthogonal steps.
+        others (sequence of Tensor): Parameters that take AdamW's.
         lr (float): Learning rate.
         weight_decay (float): Of both kinds of parameters.
         momentum (float): Of the kernels.
@@ -32,13 +32,13 @@ class Muon(torch.optim.AdamW):
 
     def __init__(
         self,
-        kernels: Sequence[nn.Parameter],
-        others: Sequence[nn.Parameter],
+        kernels: Sequence[Tensor],
+        others: Sequence[Tensor],
         lr: float,
         weight_decay: float = 1e-3,
         momentum: float = 0.95,
     ) -> None:
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(kernels), "momentum": momentum, "lr": KERNEL_RATE * lr},
             {"params": list(others), "momentum": None},
         ]
@@ -61,7 +61,7 @@ class Muon(torch.optim.AdamW):
         super().step()
         return loss
 
-    def _move(self, kernel: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, kernel: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[kernel]
         if not state:
             # AdamW asks for the number of steps when a state is loaded.
@@ -77,18 +77,18 @@ class Muon(torch.optim.AdamW):
 def orthogonal(matrix: Tensor) -> Tensor:
     """A matrix with the singular vectors of the given one and singular values between about 0.7 and 1.2.
 
-    Five Newton-Schulz iterations with the coefficients of Jordan et al. They are polynomials of the Gram matrix, which
-    is small beside a kernel, and only their product meets the matrix itself.
+    Five Newton-Schulz iterations with the coefficients of Jordan et al., in bfloat16, which is exact enough. (To iterate
+    on the Gram matrix alone would be cheaper, but loses small singular values to rounding, and with them, sooner or
+    later, the training.)
     """
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / (wide.norm() + 1e-30)
-    gram = wide @ wide.T
-    product = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-30)
     for _ in range(5):
-        step = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
-        product, gram = step @ product, step @ gram @ step
-    wide = product @ wide
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 def muon(network: Any, lr: float) -> Muon:

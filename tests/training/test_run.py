@@ -232,11 +232,20 @@ def test_a_compiled_network_trains_to_the_same_weights(data, undisturbed, tmp_pa
     assert_same_weights(path, undisturbed)
 
 
-def test_a_training_that_diverges_writes_no_prior(data, tmp_path, capsys):
+def test_a_training_that_diverges_stops_and_writes_no_prior(data, tmp_path, capsys, monkeypatch):
+    draw, drawn = BatchSource.draw, []
+
+    def counted(self, n, generator):
+        drawn.append(n)
+        return draw(self, n, generator)
+
+    monkeypatch.setattr(BatchSource, "draw", counted)
     path = tmp_path / "p.safetensors"
     assert main(arguments(data, path, "--lr", "1e30")) == 2
     assert "--lr 1e+30: the training has diverged" in capsys.readouterr().err.splitlines()[-1]
     assert not path.exists()
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert len(drawn) == 3  # until the first checkpoint was due
 
 
 def test_two_processes_make_a_prior(data, undisturbed, tmp_path):
