@@ -22,7 +22,7 @@ def test_an_orthogonal_matrix_has_the_singular_vectors_and_no_small_singular_val
     core = u.T @ orthogonal(matrix) @ vt.T
     assert core.diag().min() > 0.6
     assert core.diag().max() < 1.3
-    torch.testing.assert_close(core, torch.diag(core.diag()), rtol=0, atol=1e-4)
+    torch.testing.assert_close(core, torch.diag(core.diag()), rtol=0, atol=0.1)  # bfloat16
 
 
 def test_the_first_step_of_a_kernel_is_that_of_its_gradient():
@@ -34,7 +34,7 @@ def test_the_first_step_of_a_kernel_is_that_of_its_gradient():
     optimizer.step()
     rate = 0.1 * KERNEL_RATE
     expected = before * (1 - rate * 0.5) - rate * orthogonal(gradient.flatten(1)).view(p.shape)
-    torch.testing.assert_close(p.detach(), expected)
+    torch.testing.assert_close(p.detach(), expected, rtol=0, atol=0.05 * rate)  # bfloat16
 
 
 def test_other_parameters_take_the_steps_of_adamw():
