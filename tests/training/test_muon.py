@@ -26,7 +26,7 @@ def test_an_orthogonal_matrix_has_the_singular_vectors_and_no_small_singular_val
 
 
 def test_the_first_step_of_a_kernel_is_that_of_its_gradient():
-    p = kernel(12, 3, 2, 2)
+    p = kernel(6, 12, 2, 2)
     before = p.detach().clone()
     optimizer = Muon([p], [], lr=0.1, weight_decay=0.5)
     gradient = torch.randn_like(p)
