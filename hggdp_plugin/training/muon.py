@@ -77,8 +77,7 @@ class Muon(torch.optim.AdamW):
 def orthogonal(matrix: Tensor) -> Tensor:
     """A matrix with the singular vectors of the given one and singular values between about 0.7 and 1.2.
 
-    Five Newton-Schulz iterations with the coefficients of Jordan et al., in bfloat16, which is exact enough. (To iterate
-    on the Gram matrix alone would be cheaper, but a training diverged with it: small singular values drown in rounding.)
+    Five Newton-Schulz iterations with the coefficients of Jordan et al., in bfloat16, which is exact enough.
     """
     x = matrix.bfloat16()
     tall = x.shape[0] > x.shape[1]
