@@ -146,7 +146,8 @@ class HGGDPRecon(sp.app.App):
         if coord is None:
             if max_cg_iter:
                 return {"max_iter": max_cg_iter}
-            return {"max_iter": CARTESIAN_ITERATIONS, "largest": _largest(mps, weights, comm)}
+            heaviest = self.device.xp.broadcast_to(weights, self.A.oshape).max(axis=(-3, -2, -1))
+            return {"max_iter": CARTESIAN_ITERATIONS, "largest": _largest(mps, heaviest[..., None, None], comm)}
         # Cartesian samples are equally dense; others are far denser at the centre, where plain conjugate gradients
         # would spend themselves. (On few Cartesian lines a preconditioner does harm: it hurries towards what the data
         # say where they say little.)
@@ -310,9 +311,9 @@ def _support(mps: Any, comm: Any) -> Any:
     return seen > 0
 
 
-def _largest(mps: Any, weights: Any, comm: Any) -> Any:
-    """Bound of the eigenvalues of A^H A, Cartesian: weights times the sum of squares over all coils; (..., 1, 1)."""
-    power = weights.max() * (abs(mps) ** 2).sum(axis=-3)
+def _largest(mps: Any, heaviest: Any, comm: Any) -> Any:
+    """Bound of the eigenvalues of A^H A, Cartesian: largest weight times sum of squares over all coils; (..., 1, 1)."""
+    power = heaviest * (abs(mps) ** 2).sum(axis=-3)
     if comm is not None:
         comm.allreduce(power)
     top = power.max(axis=(-2, -1), keepdims=True)

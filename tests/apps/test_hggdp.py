@@ -98,6 +98,14 @@ def test_a_batch_is_its_slices(name, views, schedule, measurement, make_network)
         assert error(together.reshape(4, *single.shape)[i], single) < 3e-4
 
 
+def test_weights_of_each_slice(measurement, prior):
+    m = measurement
+    weights = np.float32([1, 0.04])[:, None, None, None] * m.mask
+    together = recon(np.stack([m.y, m.y]), m.mps, prior, weights=weights)
+    for i in range(2):
+        assert error(together[i], recon(m.y, m.mps, prior, weights=weights[i])) < 1e-4
+
+
 def test_maps_of_each_slice(measurement, prior):
     m = measurement
     mps = np.stack([m.mps, m.mps[::-1]])
