@@ -84,7 +84,7 @@ def network_seconds(prior: ScorePrior, slices: int, device: sp.Device, evaluatio
     where = torch_device(device)
     x = torch.randn(slices, 2 * prior.views, SIZE, SIZE, device=where).contiguous(memory_format=torch.channels_last)
     sigma = torch.full((slices,), 0.1, device=where)
-    network = prior.model.to(where)
+    network = prior.network(where)
 
     @torch.no_grad()
     def evaluate() -> None:

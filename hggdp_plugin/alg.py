@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import sigpy as sp
+import torch
 
 from hggdp_plugin.schedule import NoiseSchedule
 
@@ -215,18 +216,17 @@ class BatchConjugateGradient(sp.alg.Alg):
 
 
 class ChebyshevIteration(sp.alg.Alg):
-    """Chebyshev's semi-iteration for many independent systems at once.
+    """Chebyshev's semi-iteration, from zero, for many independent systems at once.
 
-    Where bounds of the eigenvalues are known it takes fixed steps: one application of A an iteration, where conjugate
-    gradients take one more for the first residual, and no inner products. Parts of the solution with eigenvalues below
-    ``low`` converge too, but slowly.
+    Where bounds of the eigenvalues are known it takes fixed steps, without inner products. Parts of the solution with
+    eigenvalues below ``low`` converge too, but slowly.
 
     Args:
-        A (function): Hermitian, positive semi-definite linear mapping, block-diagonal over the leading axes.
+        A (function): Hermitian, positive semi-definite linear mapping, block-diagonal over the leading axes; applied
+            ``max_iter`` - 1 times.
         b (array): Right-hand sides.
-        x (array): Initial solutions, updated in place.
         low (float or array): Lower end of the interval of eigenvalues where it is to be fast, above 0.
-        high (float or array): Upper bound of all eigenvalues. Arrays broadcast to ``x``.
+        high (float or array): Upper bound of all eigenvalues. Arrays broadcast to ``b``.
         max_iter (int): Number of iterations.
 
     Attributes:
@@ -237,21 +237,21 @@ class ChebyshevIteration(sp.alg.Alg):
         methods, and second order Richardson iterative methods. Numerische Mathematik, 3, 147-156.
     """
 
-    def __init__(self, A: Callable[[Array], Array], b: Array, x: Array, low: Any, high: Any, max_iter: int) -> None:
-        self.A, self.x = A, x
+    def __init__(self, A: Callable[[Array], Array], b: Array, low: Any, high: Any, max_iter: int) -> None:
+        self.A, self.r = A, b
         self.radius = (high - low) / 2
         self.ratio = (high + low) / (high - low)
         self.rho = 1 / self.ratio
-        self.device = sp.get_device(x)
+        self.device = sp.get_device(b)
         with self.device:
-            self.r = b - A(x)
-            self.move = self.r * (self.rho / self.radius)
+            self.x = self.device.xp.zeros_like(b)
+            self.move = b * (self.rho / self.radius)
         super().__init__(max_iter)
 
     def _update(self) -> None:
         with self.device:
             if self.iter:
-                self.r -= self.A(self.move)
+                self.r = self.r - self.A(self.move)
                 rho = 1 / (2 * self.ratio - self.rho)
                 self.move *= rho * self.rho
                 self.move += (2 * rho / self.radius) * self.r
@@ -261,7 +261,12 @@ class ChebyshevIteration(sp.alg.Alg):
 
 def complex_normal(rng: Any, shape: tuple[int, ...]) -> Array:
     """Complex noise of unit variance per real channel, complex64."""
-    pairs = rng.standard_normal((*shape, 2), dtype=np.float32)
+    if isinstance(rng, np.random.Generator):
+        # Drawn by torch, from a seed of NumPy's: in less than half the time.
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        pairs = torch.randn((*shape, 2), generator=generator).numpy()
+    else:
+        pairs = rng.standard_normal((*shape, 2), dtype=np.float32)
     return pairs.view(np.complex64)[..., 0]
 
 

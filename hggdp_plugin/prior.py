@@ -1,12 +1,13 @@
 """The score network as a prior on SigPy arrays."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sigpy as sp
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hggdp_plugin import interop
@@ -62,6 +63,7 @@ class ScorePrior(sp.prox.Prox):
         self.views: int = model.views
         self.description = description or {}
         self.lamda, self.autocast, self.chunk, self.seed = lamda, autocast, chunk, seed
+        self._networks: dict[torch.device, Any] = {}
         super().__init__(shape)
 
     def denoise(self, x: Any, sigma: float, rng: Any = None) -> Any:
@@ -82,13 +84,13 @@ class ScorePrior(sp.prox.Prox):
         device = sp.get_device(x)
         with interop.current_stream(device):
             views = self._as_tensor(x)[:, None]
+            if self.views == 1:
+                return interop.to_array(self._run(views, sigma).reshape(x.shape))
             level = sigma * self.views**0.5
-            if self.views > 1:
-                rng = device.xp.random.default_rng(self.seed) if rng is None else rng
-                noise = interop.to_torch(complex_normal(rng, (self.views, *x.shape[-2:])))
-                views = views + level * (noise - noise.mean(0))
-            out = self._run(views, level).mean(1).reshape(x.shape)
-            return interop.to_array(out)
+            rng = device.xp.random.default_rng(self.seed) if rng is None else rng
+            noise = interop.to_torch(complex_normal(rng, (self.views, *x.shape[-2:])))
+            views = views + level * (noise - noise.mean(0))
+            return interop.to_array(self._run(views, level).mean(1).reshape(x.shape))
 
     def denoise_views(self, x: Any, sigma: float) -> Any:
         """Denoise views that carry independent noise, as the network was trained.
@@ -117,6 +119,21 @@ class ScorePrior(sp.prox.Prox):
         with sp.get_device(x):
             return ((self.denoise(x, sigma, rng) - x) / np.float32(sigma**2)).astype(np.complex64)
 
+    def network(self, device: torch.device) -> Any:
+        """The network as it runs on a device, made at the first use: with bfloat16, its layers have such weights.
+
+        Autocast would round the same weights to the same values at every evaluation, in some per cent of its time.
+        """
+        if device not in self._networks:
+            network = self.model
+            if self.autocast and has_bfloat16(device):
+                network = copy.deepcopy(network)
+                for module in network.modules():
+                    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                        module.bfloat16()
+            self._networks[device] = network.to(device)
+        return self._networks[device]
+
     def _prox(self, alpha: float, input: Any) -> Any:
         return self.denoise(input, float(self.lamda * alpha) ** 0.5)
 
@@ -129,7 +146,7 @@ class ScorePrior(sp.prox.Prox):
     @torch.no_grad()
     def _run(self, views: Tensor, sigma: float) -> Tensor:
         """Network on complex views (B, K, H, W), chunk by chunk."""
-        self.model.to(views.device)
+        network = self.network(views.device)
         level = min(max(sigma, self.model.sigma_min), self.model.sigma_max)
         step = min(1.0, sigma / level) ** 2  # D - x is proportional to sigma^2 where the score does not change
         height, width = views.shape[-2:]
@@ -138,10 +155,12 @@ class ScorePrior(sp.prox.Prox):
         mode = "reflect" if pad[0] < height and pad[1] < width else "replicate"
         out = []
         for part in views.split(self.chunk):
-            x = functional.pad(interop.views_to_channels(part), (0, pad[1], 0, pad[0]), mode=mode)
+            x = interop.views_to_channels(part)
+            if any(pad):
+                x = functional.pad(x, (0, pad[1], 0, pad[0]), mode=mode)
             x = x.contiguous(memory_format=torch.channels_last)
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast and has_bfloat16(x.device)):
-                y = self.model(x, torch.full((len(x),), level, device=x.device))
+                y = network(x, torch.full((len(x),), level, device=x.device))
             y = torch.lerp(x, y.float(), step)
             out.append(interop.channels_to_views(y[..., :height, :width]))
         return torch.cat(out)

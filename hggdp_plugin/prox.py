@@ -76,16 +76,14 @@ class L2DataConsistency(sp.prox.Prox):
         def normal(u: Any) -> Any:
             return self.A.N(u) + weight * u
 
-        b, x = self.AHy + weight * input, input.copy()
-        alg: sp.alg.Alg
         if self.largest is not None:
             low, high = SMALLEST * self.largest + weight, self.largest + weight
-            alg = ChebyshevIteration(normal, b, x, low, high, self.max_iter)
-        else:
-            alg = BatchConjugateGradient(normal, b, x, max_iter=self.max_iter, P=self._preconditioner(weight))
-        while not alg.done():
-            alg.update()
-        return x
+            # The move away from the input, where the residual of the whole is that of the data.
+            residual = self.AHy - self.A.N(input)
+            return input + _run(ChebyshevIteration(normal, residual, low, high, self.max_iter))
+        P = self._preconditioner(weight)
+        b = self.AHy + weight * input
+        return _run(BatchConjugateGradient(normal, b, input.copy(), max_iter=self.max_iter, P=P))
 
     def _preconditioner(self, weight: Any) -> Any:
         if self.transform is None:
@@ -95,6 +93,12 @@ class L2DataConsistency(sp.prox.Prox):
         top = total.max()
         total = self.device.xp.where(total > 1e-3 * top, total, top)
         return lambda r: self.transform.H(self.transform(r) / total)
+
+
+def _run(alg: Any) -> Any:
+    while not alg.done():
+        alg.update()
+    return alg.x
 
 
 class GradientConsistency(sp.prox.Prox):

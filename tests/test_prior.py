@@ -175,6 +175,21 @@ def test_autocast_is_close_and_can_be_switched_off(make_network):
     assert 0 < np.linalg.norm(fast - full) < 0.01 * np.linalg.norm(full)
 
 
+@pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="needs a processor with bfloat16")
+def test_weights_are_rounded_as_autocast_does_and_the_given_ones_stay(make_network):
+    network = make_network()
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    prior = ScorePrior(network)
+    x, sigma = torch.from_numpy(images(2, 16, 16)), torch.full((2,), 0.2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        channels = torch.view_as_real(x).permute(0, 3, 1, 2)
+        expected = network(channels, sigma).float().permute(0, 2, 3, 1).contiguous()
+    np.testing.assert_array_equal(prior.denoise(x.numpy(), 0.2), torch.view_as_complex(expected).numpy())
+    assert next(prior.network(torch.device("cpu")).parameters()).dtype == torch.bfloat16
+    for name, weight in prior.model.state_dict().items():
+        assert torch.equal(weight, before[name])
+
+
 @pytest.mark.cuda
 def test_gpu_and_cpu_agree(make_network):
     x, prior = images(2, 16, 16), ScorePrior(make_network(), autocast=False)

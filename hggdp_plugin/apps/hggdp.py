@@ -18,12 +18,12 @@ from hggdp_plugin.schedule import NoiseSchedule
 
 #: Conjugate gradient iterations of the least-squares image that gives the scale and the start.
 LEAST_SQUARES_ITERATIONS = 15
-#: Iterations per step: Chebyshev's on the Cartesian grid, where more bring next to nothing (benchmarks/steps.py), and
-#: those of conjugate gradients elsewhere.
-CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 8
-#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data
-#: 0.2 is the best of 0.1 to 1 (benchmarks/noise.py).
-NOISE_SHARE = 0.2
+#: Iterations per step: Chebyshev's on the Cartesian grid, those of conjugate gradients elsewhere; more bring next to
+#: nothing (benchmarks/steps.py).
+CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 4
+#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. The best on validation
+#: data (benchmarks/noise.py).
+CARTESIAN_SHARE, NON_CARTESIAN_SHARE = 0.2, 0.3
 
 
 class HGGDPRecon(sp.app.App):
@@ -46,8 +46,8 @@ class HGGDPRecon(sp.app.App):
         prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``.
         lamda (None or float): Noise variance :math:`\lambda = E|n|^2` of a sample of ``y`` of weight 1, in its units
             squared (prewhitened data: 1; half of it gives a higher PSNR). 0: exact consistency. None: 0 for one coil of
-            unit sensitivity on a Cartesian grid, else :data:`NOISE_SHARE` of what is measured at the periphery of
-            k-space.
+            unit sensitivity on a Cartesian grid, else a share of what is measured at the periphery of k-space: 0.2 on
+            a Cartesian grid, 0.3 elsewhere.
         weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. None, Cartesian: the
             samples that are not zero.
         coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
@@ -58,7 +58,7 @@ class HGGDPRecon(sp.app.App):
         schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With
             ``published_noise`` the data consistency too is the published one, whatever ``lamda``; Cartesian only.
         max_cg_iter (None or int): Conjugate gradient iterations per step, where there is no closed form. None: 2
-            iterations of Chebyshev, and 8 of conjugate gradients for non-Cartesian samples.
+            iterations of Chebyshev, and 4 of conjugate gradients for non-Cartesian samples.
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
 
@@ -118,7 +118,7 @@ class HGGDPRecon(sp.app.App):
             if lamda is not None:
                 variance = (lamda**0.5 / abs(self.scale)) ** 2
             else:
-                variance = 0.0 if closed_form else NOISE_SHARE * self._noise(coord, comm)
+                variance = 0.0 if closed_form else self._noise(coord, comm)
             # The prior's noise levels are per real channel, which carries half the complex variance.
             self.lamda = xp.asarray(0.5 * variance, xp.float32)
             if self.schedule.published_noise:
@@ -158,9 +158,10 @@ class HGGDPRecon(sp.app.App):
         return {"max_iter": max_cg_iter or NON_CARTESIAN_ITERATIONS, "transform": transform, "diagonal": density}
 
     def _noise(self, coord: Any, comm: Any) -> Any:
-        """Noise variance of the scaled k-space, the same in every process: the mean over theirs."""
-        xp = self.device.xp
+        """Noise variance of the scaled k-space that counts, the same in every process: the mean over theirs."""
+        xp, share = self.device.xp, NON_CARTESIAN_SHARE
         if coord is None:
+            share = CARTESIAN_SHARE
             coord = xp.stack(
                 xp.meshgrid(*[xp.linspace(-1, 1, n, dtype=xp.float32) for n in self.y.shape[-2:]], indexing="ij"), -1
             )
@@ -168,7 +169,7 @@ class HGGDPRecon(sp.app.App):
         if comm is not None:
             comm.allreduce(variance)
             variance /= comm.size
-        return variance
+        return share * variance
 
     def _sampler(self, start: Any, seed: int) -> AnnealedLangevin | PublishedLangevin:
         """The sampler; the slices of a batch share its noise, so that none depends on the others."""

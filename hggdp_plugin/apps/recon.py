@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-cg-iter",
         type=positive,
         metavar="N",
-        help="conjugate gradient iterations a step (default: 2 of Chebyshev, non-Cartesian 8)",
+        help="conjugate gradient iterations a step (default: 2 of Chebyshev, non-Cartesian 4)",
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument(

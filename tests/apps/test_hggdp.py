@@ -7,7 +7,7 @@ import pytest
 import sigpy as sp
 import torch
 
-from hggdp_plugin.apps.hggdp import NOISE_SHARE, HGGDPRecon
+from hggdp_plugin.apps.hggdp import CARTESIAN_SHARE, HGGDPRecon
 from hggdp_plugin.prior import ScorePrior, has_bfloat16
 from hggdp_plugin.schedule import NoiseSchedule, geometric
 
@@ -157,7 +157,7 @@ def test_lamda_decides_how_close_the_data_are(measurement, prior):
 def test_noise_is_measured_in_the_units_of_the_data(make_measurement, prior):
     m = make_measurement(shape=(96, 96), noise=0.05)
     app = HGGDPRecon(1e3 * m.y, m.mps, prior, schedule=FAST, show_pbar=False)
-    expected = NOISE_SHARE * (1e3 * 0.05 / abs(app.scale)) ** 2  # per real channel, in the units of the prior
+    expected = CARTESIAN_SHARE * (1e3 * 0.05 / abs(app.scale)) ** 2  # per real channel, in the units of the prior
     np.testing.assert_allclose(app.lamda, expected, rtol=0.2)
 
 
