@@ -96,10 +96,10 @@ def network_seconds(prior: ScorePrior, slices: int, device: sp.Device, evaluatio
 
 
 def loop(prior: ScorePrior, coils: int, slices: int, schedule: NoiseSchedule, device: sp.Device) -> dict[str, float]:
-    """A reconstruction from k-space to image: its time, the loop's, and the network's alone, in turns; medians of 3."""
+    """A reconstruction from k-space to image: its time, the loop's, and the network's alone, in turns; medians of 7."""
     y, mps = problem(coils, slices)
     total, inside, alone, peak = [], [], [], Peak(device)
-    for repeat in range(4):
+    for repeat in range(8):
         start = time.perf_counter()
         app = HGGDPRecon(y, mps, prior, device=device, schedule=schedule, show_pbar=False)
         wait(device)

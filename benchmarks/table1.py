@@ -95,13 +95,14 @@ def measure(
     """One row of the table, the published schedule on ``hggdp`` images only; and the images."""
     wavelet, lamda_wavelet = tuned(mr.app.L1WaveletRecon, validation, mask)
     variation, lamda_tv = tuned(mr.app.TotalVariationRecon, validation, mask)
-    fast, published = NoiseSchedule.fast(), NoiseSchedule.hggdp()
+    fast, more, published = NoiseSchedule.fast(), NoiseSchedule.fast(50), NoiseSchedule.hggdp()
     everything = len(images)
     methods: dict[str, tuple[Method, int, dict[str, Any]]] = {
         "zero-filled": (lambda y: sp.ifft(y, axes=(-2, -1))[:, 0], everything, {}),
         "L1-wavelet (SigPy)": (wavelet, everything, {"lamda": lamda_wavelet}),
         "total variation (SigPy)": (variation, everything, {"lamda": lamda_tv}),
         "ours, fast": (ours(fast, prior), everything, {"evaluations": fast.evaluations}),
+        "ours, fast, 50 levels": (ours(more, prior), everything, {"evaluations": more.evaluations}),
         "ours, hggdp": (ours(published, prior), hggdp, {"evaluations": published.evaluations}),
     }
     y = undersampled(images, mask)

@@ -259,12 +259,19 @@ class ChebyshevIteration(sp.alg.Alg):
             self.x += self.move
 
 
+def solution(alg: sp.alg.Alg) -> Any:
+    """Run an algorithm to its end and return its solution."""
+    while not alg.done():
+        alg.update()
+    return alg.x
+
+
 def complex_normal(rng: Any, shape: tuple[int, ...]) -> Array:
     """Complex noise of unit variance per real channel, complex64."""
     if isinstance(rng, np.random.Generator):
         # Drawn by torch, from a seed of NumPy's: in less than half the time.
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        pairs = torch.randn((*shape, 2), generator=generator).numpy()
+        pairs = torch.randn((*shape, 2), generator=generator, dtype=torch.float32, device="cpu").numpy()
     else:
         pairs = rng.standard_normal((*shape, 2), dtype=np.float32)
     return pairs.view(np.complex64)[..., 0]

@@ -66,8 +66,11 @@ def current_stream(device: sp.Device) -> Iterator[None]:
     import cupy
 
     with device:
-        stream = torch.cuda.ExternalStream(cupy.cuda.get_current_stream().ptr, device=torch_device(device))
-        with torch.cuda.stream(stream):
+        stream, place = cupy.cuda.get_current_stream().ptr, torch_device(device)
+        # For the null stream ExternalStream would give another at each call, with memory of its own.
+        with torch.cuda.stream(
+            torch.cuda.ExternalStream(stream, device=place) if stream else torch.cuda.default_stream(place)
+        ):
             yield
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import sigpy as sp
 import sigpy.mri as mr
 
-from hggdp_plugin.alg import BatchConjugateGradient
+from hggdp_plugin.alg import BatchConjugateGradient, solution
 
 #: Calibration region used where more is there: larger ones cost time and change little.
 CALIB_WIDTH = 24
@@ -85,7 +85,5 @@ def gridded_centre(ksp: Any, coord: Any, width: int = CALIB_WIDTH, device: sp.De
         inside = (abs(coord) <= width / 2).all(axis=-1)
         A = sp.linop.NUFFT((len(ksp), width, width), coord[inside])
         b = A.H(ksp[:, inside])
-        alg = BatchConjugateGradient(A.N, b, xp.zeros_like(b), max_iter=20)
-        while not alg.done():
-            alg.update()
-        return sp.fft(alg.x, axes=(-2, -1))
+        x = solution(BatchConjugateGradient(A.N, b, xp.zeros_like(b), max_iter=20))
+        return sp.fft(x, axes=(-2, -1))

@@ -63,7 +63,7 @@ class ScorePrior(sp.prox.Prox):
         self.views: int = model.views
         self.description = description or {}
         self.lamda, self.autocast, self.chunk, self.seed = lamda, autocast, chunk, seed
-        self._networks: dict[torch.device, Any] = {}
+        self._rounded: dict[torch.device, Any] = {}
         super().__init__(shape)
 
     def denoise(self, x: Any, sigma: float, rng: Any = None) -> Any:
@@ -120,19 +120,23 @@ class ScorePrior(sp.prox.Prox):
             return ((self.denoise(x, sigma, rng) - x) / np.float32(sigma**2)).astype(np.complex64)
 
     def network(self, device: torch.device) -> Any:
-        """The network as it runs on a device, made at the first use: with bfloat16, its layers have such weights.
+        """The network as it runs on a device: in bfloat16 a copy of ``model`` that is made at the first use.
 
-        Autocast would round the same weights to the same values at every evaluation, in some per cent of its time.
+        The weights of its layers are rounded once. Autocast would round them to the same values at every evaluation, in
+        some per cent of its time.
         """
-        if device not in self._networks:
-            network = self.model
-            if self.autocast and has_bfloat16(device):
-                network = copy.deepcopy(network)
-                for module in network.modules():
-                    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                        module.bfloat16()
-            self._networks[device] = network.to(device)
-        return self._networks[device]
+        if not (self.autocast and has_bfloat16(device)):
+            return self.model.to(device)
+        if device not in self._rounded:
+            network = self._rounded[device] = copy.deepcopy(self.model).to(device)
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                    module.bfloat16()
+        return self._rounded[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the copies of the network, which another process makes anew."""
+        return {**self.__dict__, "_rounded": {}}
 
     def _prox(self, alpha: float, input: Any) -> Any:
         return self.denoise(input, float(self.lamda * alpha) ** 0.5)

@@ -4,7 +4,7 @@ from typing import Any
 
 import sigpy as sp
 
-from hggdp_plugin.alg import BatchConjugateGradient, ChebyshevIteration
+from hggdp_plugin.alg import BatchConjugateGradient, ChebyshevIteration, solution
 
 #: Chebyshev's iterations are fast down to this fraction of the largest eigenvalue of A^H A: with the few of a step,
 #: what the data say less about is left to the prior.
@@ -80,10 +80,10 @@ class L2DataConsistency(sp.prox.Prox):
             low, high = SMALLEST * self.largest + weight, self.largest + weight
             # The move away from the input, where the residual of the whole is that of the data.
             residual = self.AHy - self.A.N(input)
-            return input + _run(ChebyshevIteration(normal, residual, low, high, self.max_iter))
+            return input + solution(ChebyshevIteration(normal, residual, low, high, self.max_iter))
         P = self._preconditioner(weight)
         b = self.AHy + weight * input
-        return _run(BatchConjugateGradient(normal, b, input.copy(), max_iter=self.max_iter, P=P))
+        return solution(BatchConjugateGradient(normal, b, input.copy(), max_iter=self.max_iter, P=P))
 
     def _preconditioner(self, weight: Any) -> Any:
         if self.transform is None:
@@ -93,12 +93,6 @@ class L2DataConsistency(sp.prox.Prox):
         top = total.max()
         total = self.device.xp.where(total > 1e-3 * top, total, top)
         return lambda r: self.transform.H(self.transform(r) / total)
-
-
-def _run(alg: Any) -> Any:
-    while not alg.done():
-        alg.update()
-    return alg.x
 
 
 class GradientConsistency(sp.prox.Prox):

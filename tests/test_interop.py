@@ -92,6 +92,8 @@ def test_torch_runs_on_the_stream_of_cupy():
     stream = cupy.cuda.Stream(non_blocking=True)
     with device, stream, interop.current_stream(device):
         assert torch.cuda.current_stream().cuda_stream == stream.ptr
+    with device, cupy.cuda.Stream.null, interop.current_stream(device):
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
 
 
 @pytest.mark.cuda

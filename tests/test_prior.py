@@ -1,5 +1,6 @@
 """The prior on SigPy arrays: denoiser and score, views, any size, SigPy's own apps."""
 
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -180,14 +181,22 @@ def test_weights_are_rounded_as_autocast_does_and_the_given_ones_stay(make_netwo
     network = make_network()
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
     prior = ScorePrior(network)
-    x, sigma = torch.from_numpy(images(2, 16, 16)), torch.full((2,), 0.2)
+    x = images(2, 16, 16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        channels = torch.view_as_real(x).permute(0, 3, 1, 2)
-        expected = network(channels, sigma).float().permute(0, 2, 3, 1).contiguous()
-    np.testing.assert_array_equal(prior.denoise(x.numpy(), 0.2), torch.view_as_complex(expected).numpy())
+        channels = torch.view_as_real(torch.from_numpy(x)).permute(0, 3, 1, 2)
+        expected = network(channels, torch.full((2,), 0.2)).float().permute(0, 2, 3, 1).contiguous()
+    np.testing.assert_array_equal(prior.denoise(x, 0.2), torch.view_as_complex(expected).numpy())
     assert next(prior.network(torch.device("cpu")).parameters()).dtype == torch.bfloat16
     for name, weight in prior.model.state_dict().items():
         assert torch.equal(weight, before[name])
+    prior.autocast = False
+    np.testing.assert_array_equal(prior.denoise(x, 0.2), ScorePrior(network, autocast=False).denoise(x, 0.2))
+
+
+def test_a_prior_can_be_sent_to_another_process(make_network):
+    x, prior = images(16, 16), ScorePrior(make_network())
+    expected = prior.denoise(x, 0.2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(prior)).denoise(x, 0.2), expected)
 
 
 @pytest.mark.cuda

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import sigpy as sp
 
-from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient, PublishedLangevin, complex_uniform
+from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient, PublishedLangevin, complex_uniform, solution
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.linops import FFT2, Replicate, Sense, kspace_diagonal, turns
 from hggdp_plugin.memory import coils_at_a_time
@@ -18,8 +18,8 @@ from hggdp_plugin.schedule import NoiseSchedule
 
 #: Conjugate gradient iterations of the least-squares image that gives the scale and the start.
 LEAST_SQUARES_ITERATIONS = 15
-#: Iterations per step: Chebyshev's on the Cartesian grid, those of conjugate gradients elsewhere; more bring next to
-#: nothing (benchmarks/steps.py).
+#: Iterations per step: Chebyshev's on the Cartesian grid, those of conjugate gradients elsewhere. More bring next to
+#: nothing (docs/sampling.md).
 CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 4
 #: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. The best on validation
 #: data (benchmarks/noise.py).
@@ -136,10 +136,7 @@ class HGGDPRecon(sp.app.App):
 
     def _least_squares(self, max_iter: int) -> Any:
         b = self.A.H(self.y)
-        alg = BatchConjugateGradient(self.A.N, b, self.device.xp.zeros_like(b), max_iter=max_iter)
-        while not alg.done():
-            alg.update()
-        return alg.x
+        return solution(BatchConjugateGradient(self.A.N, b, self.device.xp.zeros_like(b), max_iter=max_iter))
 
     def _iterations(self, mps: Any, coord: Any, weights: Any, comm: Any, max_cg_iter: int | None) -> dict[str, Any]:
         """How :class:`L2DataConsistency` iterates."""

@@ -13,7 +13,7 @@ from typing import Any
 import sigpy as sp
 
 from hggdp_plugin import io
-from hggdp_plugin.apps._cli import positive, run
+from hggdp_plugin.apps._cli import natural, positive, run
 from hggdp_plugin.io.output import suffix_of
 
 _DESCRIPTION = """
@@ -56,12 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="the published sampler to the letter (hggdp only; Cartesian data)",
     )
     method.add_argument("-S", "--samples", type=positive, default=1, help="reconstructions to average (default 1)")
-    method.add_argument("-s", "--seed", type=int, default=0, help="of the noise (default 0)")
+    method.add_argument("-s", "--seed", type=natural, default=0, help="of the noise (default 0)")
     method.add_argument(
         "-r",
         "--lamda",
         type=_variance,
-        help="noise variance of a k-space sample; 0: exact data consistency (default: measured)",
+        help="noise variance of a k-space sample; 0: exact data consistency (default: 0 for one Cartesian coil, 0.5"
+        " if prewhitened, else measured)",
     )
     method.add_argument(
         "--max-cg-iter",

@@ -53,7 +53,7 @@ class Checkpoints(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any) -> None:
         """Save, and stop, if it is time; all processes of a run stop once its first has found so."""
-        over = trainer.strategy.broadcast(time.monotonic() >= self.end)
+        over = self.end < math.inf and trainer.strategy.broadcast(time.monotonic() >= self.end)
         if over or trainer.global_step % self.every == 0:
             if all(bool(weight.isfinite().all()) for weight in pl_module.parameters()):
                 trainer.save_checkpoint(self.path)

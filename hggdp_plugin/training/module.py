@@ -83,7 +83,7 @@ class ScoreTraining(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Draw a batch and return its denoising loss."""
-        step_seed = (self.seed * 1_000_003 + self.global_rank) * 10_000_019 + self.global_step
+        step_seed = ((self.seed * 1_000_003 + self.global_rank) * 10_000_019 + self.global_step) % 2**62
         draw = torch.Generator().manual_seed(2 * step_seed)
         noise = torch.Generator(self.device).manual_seed(2 * step_seed + 1)
         x = self.source.draw(self.batch_size, draw)

@@ -23,7 +23,7 @@ class Muon(torch.optim.AdamW):
         kernels (sequence of Tensor): Parameters of two or more axes that take orthogonal steps.
         others (sequence of Tensor): Parameters that take AdamW's.
         lr (float): Learning rate.
-        weight_decay (float): Of both kinds of parameters.
+        weight_decay (float): Of both kinds of parameters. With much less, kernels grow until long trainings diverge.
         momentum (float): Of the kernels.
 
     References:
@@ -35,7 +35,7 @@ class Muon(torch.optim.AdamW):
         kernels: Sequence[Tensor],
         others: Sequence[Tensor],
         lr: float,
-        weight_decay: float = 1e-3,
+        weight_decay: float = 0.03,
         momentum: float = 0.95,
     ) -> None:
         groups: list[dict[str, Any]] = [
