@@ -1,9 +1,9 @@
 """How the one-step-per-level sampler's settings were chosen: PSNR on validation images against evaluations.
 
 Validation slices (subject 5), each under another sampling: one coil under five masks, and eight simulated coils with
-noise of a hundredth of the image's maximum and ESPIRiT maps. The masks of one coil are those of the test's file, the
-images are not. Settings differ from the default in what their names say; the default and the published schedule are
-followed over all numbers of evaluations, the others over a few.
+noise of a hundredth of the image's maximum and ESPIRiT maps under two Poisson discs and on spokes. The masks of one
+coil are those of the test's file, the images are not. Settings differ from the default in what their names say; the
+default and the published schedule are followed over all numbers of evaluations, the others over a few.
 
     python benchmarks/steps.py --json steps.json --figure steps.png
 """
@@ -23,23 +23,26 @@ from common import need, parser, print_table, report, siat_images
 
 from hggdp_plugin import HGGDPRecon, NoiseSchedule, load_prior
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.linops import Sense
 from hggdp_plugin.maps import espirit_maps
 from hggdp_plugin.simulation.coils import coil_maps
+from hggdp_plugin.simulation.masks import radial_trajectory
 
 MASKS = ("random_015", "radial_020", "cart_020", "radial_010", "random_025")
 POISSON = (6, 10)
-COILS, CALIB, NOISE = 8, 24, 0.01
+SPOKES, COILS, CALIB, NOISE = 40, 8, 24, 0.01
 
 
 @dataclass
 class Problem:
-    """A validation slice, its k-space (coils, H, W) and maps, and the noise variance of a sample."""
+    """A validation slice, its k-space (coils, ...), maps and coordinates, and the noise variance of a sample."""
 
     name: str
     reference: np.ndarray
     y: np.ndarray
-    mps: np.ndarray | None
-    variance: float
+    mps: np.ndarray | None = None
+    coord: np.ndarray | None = None
+    variance: float = 0.0
 
 
 def problems(data: Path) -> list[Problem]:
@@ -47,20 +50,29 @@ def problems(data: Path) -> list[Problem]:
     with h5py.File(need(data / "table1.h5"), "r") as file:
         masks = {name: file[f"mask/{name}"][()].astype(np.float32) for name in MASKS}
     images = siat_images(data / "siat_val.h5")
-    slices = iter(images[4 :: len(images) // (len(MASKS) + len(POISSON))])
+    slices = iter(images[4 :: len(images) // (len(MASKS) + len(POISSON) + 1)])
     made = []
     for name, mask in masks.items():
         image = next(slices)
-        made.append(Problem(name, image, (sp.fft(image) * mask)[None], None, 0.0))
+        made.append(Problem(name, image, (sp.fft(image) * mask)[None]))
     rng = np.random.default_rng(0)
-    for acceleration in POISSON:
+
+    def measured(image: np.ndarray, coord: np.ndarray | None = None) -> np.ndarray:
+        y = Sense(coil_maps(COILS, image.shape), coord=coord)(image)
+        return y + NOISE * rng.standard_normal((*y.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+
+    for sampling in (*POISSON, SPOKES):
         image = next(slices)
-        mask = mr.poisson(image.shape, acceleration, calib=(CALIB, CALIB), seed=0, dtype=np.float32)
-        pairs = NOISE * rng.standard_normal((COILS, *image.shape, 2), dtype=np.float32)
-        y = mask * (sp.fft(coil_maps(COILS, image.shape) * image, axes=(-2, -1)) + pairs.view(np.complex64)[..., 0])
+        y, coord = measured(image), None
         mps = espirit_maps(y, CALIB)
+        if sampling == SPOKES:
+            coord = radial_trajectory(SPOKES, len(image)) * len(image)
+            name, y = f"{SPOKES} spokes", measured(image, coord)
+        else:
+            name = f"Poisson R={sampling}"
+            y *= mr.poisson(image.shape, sampling, calib=(CALIB, CALIB), seed=0, dtype=np.float32)
         reference = np.where(mps.any(axis=0), image, 0)
-        made.append(Problem(f"{COILS} coils, Poisson R={acceleration}", reference, y, mps, 2 * NOISE**2))
+        made.append(Problem(f"{COILS} coils, {name}", reference, y, mps, coord, 2 * NOISE**2))
     return made
 
 
@@ -99,11 +111,12 @@ OTHERS: dict[str, Callable[[int], NoiseSchedule]] = {
     "spacing rho 3": lambda n: spaced(n, 3),
     "spacing rho 7": lambda n: spaced(n, 7),
 }
-#: For several coils: other rules for the weight of the data, conjugate gradients in place of Chebyshev's iterations.
+#: For several coils: other rules for the weight of the data, and conjugate gradients in place of Chebyshev's iterations
+#: or, with spokes, of four of their own.
 WEIGHTS: dict[str, Callable[[Problem], dict[str, Any]]] = {
     "lamda the true noise": lambda p: {"lamda": p.variance},
     "lamda 0 (exact)": lambda p: {"lamda": 0.0},
-    **{f"{n} CG iterations": lambda p, n=n: {"max_cg_iter": n} for n in (1, 2, 3, 5)},
+    **{f"{n} CG iterations": lambda p, n=n: {"max_cg_iter": n} for n in (1, 2, 3, 5, 8)},
 }
 
 
@@ -120,7 +133,7 @@ def measure(todo: list[Problem], prior: Any, schedule: NoiseSchedule, options: A
     values = []
     for p in todo:
         own = options(p) if options else {}
-        app = HGGDPRecon(p.y, p.mps, prior, schedule=schedule, show_pbar=False, **own)
+        app = HGGDPRecon(p.y, p.mps, prior, coord=p.coord, schedule=schedule, show_pbar=False, **own)
         values.append(psnr(app.run(), p))
     return values
 

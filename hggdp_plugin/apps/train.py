@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
     )
     p.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="muon (default) or adamw")
-    p.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default 3e-3)")
+    p.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (default 2e-3)")
     p.add_argument(
         "--max-time",
         type=_duration,

@@ -41,7 +41,7 @@ class ScoreTraining(lightning.LightningModule):
         validation: Sequence[Tensor] = (),
         batch_size: int = 8,
         steps: int = 10_000,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 2e-3,
         optimizer: str = "muon",
         warmup: int = 200,
         seed: int = 0,
