@@ -6,6 +6,7 @@ import pytest
 import sigpy as sp
 import torch
 
+from hggdp_plugin.alg import complex_normal, complex_uniform
 from hggdp_plugin.apps.__main__ import main as hggdp
 from hggdp_plugin.apps.hggdp import HGGDPRecon
 from hggdp_plugin.models.refinenet import RefineNet
@@ -104,8 +105,8 @@ def test_updates_are_the_published_ones(quirks, coils, views, noises, updates, p
     for sigma in (1.0, 1.0, 0.01)[:updates]:
         a = 0.05 * 3e-5 * (sigma / 0.01) ** 2
         x0 = x0 + a * sum(score(np, x, sigma) for x in x01) / noises
-        draw = rng.random if quirks else rng.standard_normal
-        u = channels(draw((noises, views, *SHAPE, 2), dtype=np.float32))
+        draw = complex_uniform if quirks else complex_normal
+        u = channels(draw(rng, (noises, views, *SHAPE)).view(np.float32).reshape(noises, views, *SHAPE, 2))
         before, x = x0, image(x0)
         if coils == 1:
             x = replaced(x, y, mask)
@@ -135,7 +136,7 @@ def test_langevin_dynamics_proper(coils, views, updates, problem):
     x = np.tile(2 * channels(rng.random((1, *SHAPE, 2), dtype=np.float32)) - 1, (views, 1, 1))
     for _ in range(updates):
         a = 0.05 * 3e-5 * (1 / 0.01) ** 2
-        n = channels(rng.standard_normal((views, *SHAPE, 2), dtype=np.float32))
+        n = channels(complex_normal(rng, (views, *SHAPE)).view(np.float32).reshape(views, *SHAPE, 2))
         x = x + a * score(np, x, 1.0) + np.sqrt(2 * a) * n
         mean = image(x)
         if coils == 1:

@@ -187,7 +187,7 @@ def test_a_run_that_is_out_of_time_writes_what_is_there_and_goes_on_from_it(data
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--lr", "0.1"], "lr 0.003, not 0.1"),
+        (["--lr", "0.1"], "lr 0.002, not 0.1"),
         (["--optimizer", "adamw"], "optimizer muon, not adamw"),
         (["--widths", "4", "4"], "widths [4, 12], not [4, 4]"),
         (["--without", "zoom"], "without [], not ['zoom']"),
