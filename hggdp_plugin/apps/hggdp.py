@@ -21,8 +21,8 @@ LEAST_SQUARES_ITERATIONS = 15
 #: Iterations per step: Chebyshev's on the Cartesian grid, those of conjugate gradients elsewhere. More bring next to
 #: nothing (docs/sampling.md).
 CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 4
-#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data 0.2 is
-#: the best on the Cartesian grid; on spokes 0.3 to 0.5 are, the lower where noise is correlated (benchmarks/noise.py).
+#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data 0.2
+#: is the best on the Cartesian grid, 0.3 to 0.5 on spokes (benchmarks/noise.py).
 CARTESIAN_SHARE, NON_CARTESIAN_SHARE = 0.2, 0.3
 
 
