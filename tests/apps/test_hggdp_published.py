@@ -6,7 +6,7 @@ import pytest
 import sigpy as sp
 import torch
 
-from hggdp_plugin.alg import complex_normal, complex_uniform
+from hggdp_plugin.alg import complex_normal
 from hggdp_plugin.apps.__main__ import main as hggdp
 from hggdp_plugin.apps.hggdp import HGGDPRecon
 from hggdp_plugin.models.refinenet import RefineNet
@@ -58,6 +58,11 @@ def inverse(k):
     return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(k, axes), norm="ortho"), axes)
 
 
+def normal_pairs(rng, shape):
+    """The package's normal noise as real numbers (*shape, 2)."""
+    return complex_normal(rng, shape)[..., None].view(np.float32)
+
+
 def channels(pairs):
     """Numbers (..., K, H, W, 2) as real channels (..., 2K, H, W): re1, im1, re2, im2, ..."""
     planes = np.moveaxis(pairs.astype(float), -1, -3)
@@ -105,8 +110,8 @@ def test_updates_are_the_published_ones(quirks, coils, views, noises, updates, p
     for sigma in (1.0, 1.0, 0.01)[:updates]:
         a = 0.05 * 3e-5 * (sigma / 0.01) ** 2
         x0 = x0 + a * sum(score(np, x, sigma) for x in x01) / noises
-        draw = complex_uniform if quirks else complex_normal
-        u = channels(draw(rng, (noises, views, *SHAPE)).view(np.float32).reshape(noises, views, *SHAPE, 2))
+        shape = (noises, views, *SHAPE)
+        u = channels(rng.random((*shape, 2), dtype=np.float32) if quirks else normal_pairs(rng, shape))
         before, x = x0, image(x0)
         if coils == 1:
             x = replaced(x, y, mask)
@@ -136,7 +141,7 @@ def test_langevin_dynamics_proper(coils, views, updates, problem):
     x = np.tile(2 * channels(rng.random((1, *SHAPE, 2), dtype=np.float32)) - 1, (views, 1, 1))
     for _ in range(updates):
         a = 0.05 * 3e-5 * (1 / 0.01) ** 2
-        n = channels(complex_normal(rng, (views, *SHAPE)).view(np.float32).reshape(views, *SHAPE, 2))
+        n = channels(normal_pairs(rng, (views, *SHAPE)))
         x = x + a * score(np, x, 1.0) + np.sqrt(2 * a) * n
         mean = image(x)
         if coils == 1:
