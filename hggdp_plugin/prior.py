@@ -153,21 +153,26 @@ class ScorePrior(sp.prox.Prox):
         network = self.network(views.device)
         level = min(max(sigma, self.model.sigma_min), self.model.sigma_max)
         step = min(1.0, sigma / level) ** 2  # D - x is proportional to sigma^2 where the score does not change
-        height, width = views.shape[-2:]
-        pad = [-size % self.model.stride for size in (height, width)]
-        # Reflection keeps edges natural, but needs an image larger than the padding.
-        mode = "reflect" if pad[0] < height and pad[1] < width else "replicate"
+        autocast = self.autocast and has_bfloat16(views.device)
         out = []
         for part in views.split(self.chunk):
-            x = interop.views_to_channels(part)
-            if any(pad):
-                x = functional.pad(x, (0, pad[1], 0, pad[0]), mode=mode)
-            x = x.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast and has_bfloat16(x.device)):
-                y = network(x, torch.full((len(x),), level, device=x.device))
-            y = torch.lerp(x, y.float(), step)
-            out.append(interop.channels_to_views(y[..., :height, :width]))
+            with torch.autocast(part.device.type, torch.bfloat16, enabled=autocast):
+                out.append(torch.lerp(part, denoised(network, self.model.stride, part, level), step))
         return torch.cat(out)
+
+
+def denoised(network: Any, stride: int, views: Tensor, sigma: float) -> Tensor:
+    """Denoise complex views (B, K, H, W) of any size; the network sees them reflected up to multiples of its stride."""
+    height, width = views.shape[-2:]
+    pad = [-size % stride for size in (height, width)]
+    x = interop.views_to_channels(views)
+    if any(pad):
+        # Reflection keeps edges natural, but needs an image larger than the padding.
+        mode = "reflect" if pad[0] < height and pad[1] < width else "replicate"
+        x = functional.pad(x, (0, pad[1], 0, pad[0]), mode=mode)
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = network(x, torch.full((len(x),), sigma, device=x.device)).float()
+    return interop.channels_to_views(y[..., :height, :width])
 
 
 def load_prior(name_or_path: str | Path = DEFAULT_PRIOR, **options: Any) -> ScorePrior:

@@ -49,6 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--steps", type=positive, default=10_000, help="training steps (default 10000)")
     p.add_argument("--batch-size", type=positive, default=16, help="crops per step and device (default 16)")
+    p.add_argument(
+        "--reconstructions",
+        type=natural,
+        metavar="N",
+        help="steps of reconstructions of whole images that a training step learns from too, per device "
+        "(default 1; refinenet or several views: 0)",
+    )
     p.add_argument("--crop", type=positive, default=64, help="crop size in pixels (default 64)")
     p.add_argument(
         "--without",

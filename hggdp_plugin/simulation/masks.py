@@ -1,5 +1,7 @@
 """Which part of k-space an undersampled measurement takes: Cartesian masks and radial trajectories."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import sigpy.mri as mr
 from numpy.typing import NDArray
@@ -66,8 +68,7 @@ def random_lines(num_lines: int, accel: float, calib: int = 0, seed: int = 0) ->
             f"acceleration {accel:g} of {num_lines} lines leaves {wanted} lines, "
             f"fewer than the {max(calib, 1)} in the centre; ask for less of either"
         )
-    distance = np.abs(np.arange(num_lines) - num_lines // 2) / (num_lines / 2)
-    density = np.where(mask, 0, (1.02 - distance) ** 2)
+    density = np.where(mask, 0, (1.02 - _distance(num_lines)) ** 2)
     rng = np.random.default_rng(seed)
     mask[rng.choice(num_lines, wanted - calib, replace=False, p=density / max(density.sum(), 1e-12))] = True
     return mask
@@ -93,6 +94,59 @@ def poisson_disc(shape: tuple[int, int], accel: float, calib: int = 0, seed: int
         raise ValueError(f"a calibration square of {calib} must be smaller than the {shape[0]} x {shape[1]} matrix")
     mask = mr.poisson(shape, accel, calib=(calib, calib), dtype=bool, seed=seed)
     mask[tuple(centre(size, calib) for size in shape)] = True  # SigPy's square is one off where its width is odd
+    return mask
+
+
+def random_points(shape: Sequence[int], accel: float, calib: int = 0, power: float = 2.0, seed: int = 0) -> Mask:
+    """Random points, or lines if there is one axis, denser towards the centre.
+
+    Args:
+        shape: Matrix size, along any number of axes.
+        accel: Overall acceleration, calibration included.
+        calib: Width of the fully sampled centre.
+        power: How fast the density falls: as (1 - distance from the centre) to this power, the corners at 1.
+        seed: Seed of the choice.
+
+    Returns:
+        Mask of the given shape.
+
+    Raises:
+        ValueError: If ``accel`` is below 1, or the calibration alone is more than it allows.
+    """
+    _check_accel(accel)
+    mask = np.zeros(shape, bool)
+    mask[tuple(centre(size, calib) for size in shape)] = True
+    wanted = max(round(mask.size / accel), 1)
+    if wanted < mask.sum():
+        raise ValueError(f"acceleration {accel:g} leaves {wanted} samples, fewer than the {mask.sum()} in the centre")
+    distance = np.linalg.norm(np.meshgrid(*[_distance(size) for size in shape], indexing="ij"), axis=0)
+    density = np.where(mask, 0, (1.02 - distance / len(shape) ** 0.5) ** power)
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(
+        mask.size, wanted - mask.sum(), replace=False, p=density.ravel() / max(density.sum(), 1e-12), shuffle=False
+    )
+    mask.flat[chosen] = True
+    return mask
+
+
+def grid_spokes(shape: tuple[int, int], num_spokes: int, golden: bool = True) -> Mask:
+    """The points of the Cartesian grid nearest to spokes through the k-space centre, edge to edge.
+
+    Args:
+        shape: Matrix size.
+        num_spokes: Number of spokes.
+        golden: As for :func:`radial_trajectory`.
+
+    Returns:
+        Mask of the given shape.
+
+    Raises:
+        ValueError: If a number is not positive.
+    """
+    spokes = radial_trajectory(num_spokes, 2 * max(shape), golden)[..., ::-1].reshape(-1, 2)
+    index = np.rint(spokes * shape).astype(int) + np.array(shape) // 2
+    mask = np.zeros(shape, bool)
+    mask[tuple(np.minimum(index, np.array(shape) - 1).T)] = True
     return mask
 
 
@@ -122,3 +176,8 @@ def radial_trajectory(num_spokes: int, num_samples: int, golden: bool = True) ->
 def _check_accel(accel: float) -> None:
     if not accel >= 1:
         raise ValueError(f"the acceleration must be at least 1, got {accel:g}")
+
+
+def _distance(size: int) -> NDArray[np.float64]:
+    """Distance of the samples of an axis from its centre, where the edge is at 1."""
+    return np.abs(np.arange(size) - size // 2) / (size / 2)

@@ -81,7 +81,24 @@ class BatchSource:
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n crops, real (n, 2, crop, crop); all randomness comes from ``generator`` (a CPU generator)."""
-        a, device = self.augmentation, self.pixels.device
+        batch = self.pixels[:, self._crops(n, generator).to(self.pixels.device)].transpose(0, 1)
+        return self._augmented(batch, generator)
+
+    def whole(self, generator: torch.Generator) -> Tensor:
+        """Draw one whole image, real (1, 2, H, W); all randomness comes from ``generator`` (a CPU generator)."""
+        number = int(torch.randint(len(self), (), generator=generator))
+        height, width = self.sizes[number].tolist()
+        start = int(self.starts[number])
+        image = self.pixels[:, start : start + height * width].reshape(1, 2, height, width)
+        if self.augmentation.flip:
+            vertical, horizontal, transposed = torch.randint(2, (3,), generator=generator).tolist()
+            image = image.flip([axis for axis, flips in ((2, vertical), (3, horizontal)) if flips])
+            image = image.mT if transposed else image
+        return self._augmented(image.clone(), generator)
+
+    def _augmented(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Vary images (n, 2, H, W), in place, but for their orientation."""
+        a, n, size, device = self.augmentation, len(batch), batch.shape[2:], batch.device
 
         def uniform(*shape: int) -> Tensor:
             return (2 * torch.rand(n, *shape, generator=generator) - 1).to(device)
@@ -89,21 +106,20 @@ class BatchSource:
         def half() -> Tensor:
             return (uniform(1, 1) > 0).float()
 
-        batch = self.pixels[:, self._crops(n, generator).to(device)].transpose(0, 1)
         if a.zoom > 1:
             # Chosen on the CPU: a device would have to be waited for.
             chosen = (torch.rand(n, generator=generator) < 0.5).nonzero()[:, 0].to(device)
-            zoom, shift = a.zoom ** uniform()[chosen], uniform(2)[chosen] / self.crop
+            zoom, shift = a.zoom ** uniform()[chosen], uniform(2)[chosen] / torch.tensor(size[::-1], device=device)
             if len(chosen):
                 batch[chosen] = _zoomed(batch[chosen], zoom, shift)
         magnitude = a.intensity ** uniform(1, 1)
         if a.shading:
-            magnitude = magnitude * (1 + a.shading * half() * _smooth(uniform(3, 3), self.crop))
+            magnitude = magnitude * (1 + a.shading * half() * _smooth(uniform(3, 3), size))
         angle = torch.zeros(n, 1, 1, device=device)
         if a.phase:
             angle = math.pi * uniform(1, 1)
         if a.smooth_phase:
-            angle = angle + a.smooth_phase * half() * _smooth(uniform(3, 3), self.crop)
+            angle = angle + a.smooth_phase * half() * _smooth(uniform(3, 3), size)
         z = torch.complex(batch[:, 0], batch[:, 1]) * torch.polar(*torch.broadcast_tensors(magnitude, angle))
         return torch.stack([z.real, z.imag], dim=1)
 
@@ -140,9 +156,11 @@ def _zoomed(batch: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
     return functional.grid_sample(batch, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
 
 
-def _smooth(coefficients: Tensor, size: int) -> Tensor:
-    """A smooth field (n, size, size) within [-1, 1] from (n, 3, 3) cosine coefficients within [-1, 1]."""
-    t = torch.linspace(0, math.pi, size, device=coefficients.device)
-    basis = torch.stack([torch.cos(k * t) for k in range(3)])
-    field = torch.einsum("nij,iy,jx->nyx", coefficients, basis, basis)
+def _smooth(coefficients: Tensor, size: Sequence[int]) -> Tensor:
+    """A smooth field (n, *size) within [-1, 1] from (n, 3, 3) cosine coefficients within [-1, 1]."""
+    bases = []
+    for length in size:
+        t = torch.linspace(0, math.pi, length, device=coefficients.device)
+        bases.append(torch.stack([torch.cos(k * t) for k in range(3)]))
+    field = torch.einsum("nij,iy,jx->nyx", coefficients, *bases)
     return field / coefficients.abs().sum((1, 2), keepdim=True).clamp_min(1e-6)

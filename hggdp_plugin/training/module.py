@@ -12,6 +12,7 @@ from hggdp_plugin.models.unet import rotated, smooth_phase
 from hggdp_plugin.training.data import BatchSource, at_least
 from hggdp_plugin.training.loss import denoising_loss, draw_sigma
 from hggdp_plugin.training.muon import muon
+from hggdp_plugin.training.reconstructions import Reconstruction, Reconstructions
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -32,6 +33,7 @@ class ScoreTraining(lightning.LightningModule):
         optimizer (str): ``"muon"`` (see :mod:`hggdp_plugin.training.muon`) or ``"adamw"``.
         warmup (int): Steps of linear warm-up.
         seed (int): Seed of all randomness.
+        reconstructions (int): Reconstructions, a step and device, whose images it is trained on too.
     """
 
     def __init__(
@@ -45,13 +47,17 @@ class ScoreTraining(lightning.LightningModule):
         optimizer: str = "muon",
         warmup: int = 200,
         seed: int = 0,
+        reconstructions: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
         self.source, self.validation = source, [at_least(image, model.stride) for image in validation]
         self.batch_size, self.steps, self.learning_rate, self.warmup = batch_size, steps, learning_rate, warmup
         self.optimizer, self.seed = optimizer, seed
+        self.reconstructions = reconstructions
+        self.stored: dict[int, tuple[Tensor | None, ...]] = {}
         self.validation_psnr: dict[float, float] = {}
+        self.reconstruction_psnr: float | None = None
 
     def train_dataloader(self) -> Any:
         """Step numbers: the images are in memory already and each step draws its own batch."""
@@ -78,11 +84,22 @@ class ScoreTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Keep the images where the network is."""
+        """Keep the images where the network is, and take up the reconstructions under way."""
         self.source.to(self.device)
+        self.under_way = Reconstructions(self.model, self.source, (self.seed % 2**64, self.global_rank))
+        if self.global_rank == 0:  # whose images a checkpoint has
+            self.under_way.stored = self.stored
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the reconstructions under way."""
+        checkpoint["reconstructions"] = self.under_way.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the stored reconstructions, if any."""
+        self.stored = checkpoint.get("reconstructions", {})
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Draw a batch and return its denoising loss."""
+        """Draw a batch and return its denoising loss, plus that of reconstructions under way."""
         step_seed = ((self.seed * 1_000_003 + self.global_rank) * 10_000_019 + self.global_step) % 2**62
         draw = torch.Generator().manual_seed(2 * step_seed)
         noise = torch.Generator(self.device).manual_seed(2 * step_seed + 1)
@@ -93,6 +110,10 @@ class ScoreTraining(lightning.LightningModule):
             x = rotated(x, cos, -sin)
         loss = denoising_loss(self.model, x, sigma, noise)
         self.log("loss", loss, prog_bar=True)
+        if n := self.reconstructions:
+            inside = sum(self.under_way.loss(n * self.global_step + i) for i in range(n)) / n
+            self.log("loss_reconstruction", inside, prog_bar=True)
+            loss = loss + inside
         return loss
 
     def denoise(self, number: int, sigma: float, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,12 +127,16 @@ class ScoreTraining(lightning.LightningModule):
         return clean, noisy, self.model.forward(noisy, torch.full((1,), sigma, device=self.device)).float()
 
     def validation_step(self, index: Any, batch_idx: int) -> None:
-        """Measure the denoising error of one image at each level, with the same noise every time."""
+        """Measure the error of one image, denoised at each level and reconstructed; the same problems every time."""
         noise = torch.Generator(self.device).manual_seed(int(index))
         for sigma in VALIDATION_SIGMAS:
             clean, _, denoised = self.denoise(int(index), sigma, noise)
             error = (denoised - clean).unflatten(1, (self.model.views, 2)).mean(1)
             self.log(f"mse_{sigma:g}", error.square().sum(1).mean(), on_epoch=True, batch_size=1, sync_dist=True)
+        if self.reconstructions:
+            image = self.validation[int(index)].to(self.device)
+            psnr = Reconstruction(self.model, image, (int(index),)).psnr()
+            self.log("psnr_reconstruction", psnr, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log PSNR (complex, peak 1) per noise level."""
@@ -120,3 +145,5 @@ class ScoreTraining(lightning.LightningModule):
             if mse is not None:
                 self.validation_psnr[sigma] = -10 * math.log10(float(mse))
                 self.log(f"psnr_{sigma:g}", self.validation_psnr[sigma])
+        if self.reconstructions and (psnr := self.trainer.callback_metrics.get("psnr_reconstruction")) is not None:
+            self.reconstruction_psnr = float(psnr)

@@ -59,6 +59,7 @@ def train(args: Any) -> dict[str, Any]:
         learning_rate=args.lr,
         optimizer=args.optimizer,
         seed=args.seed,
+        reconstructions=_reconstructions(args, network),
     )
     planned = _remember(args, len(module.source), folder)
     if args.compile:
@@ -66,7 +67,7 @@ def train(args: Any) -> dict[str, Any]:
     trainer = fit(module, args, folder)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise ValueError(f"--lr {args.lr:g}: the training has diverged; remove {folder} and give a lower one")
-    description = {
+    description: dict[str, Any] = {
         "training": {
             "data": [path.name for path in args.data],
             "images": len(module.source),
@@ -78,11 +79,14 @@ def train(args: Any) -> dict[str, Any]:
             "optimizer": args.optimizer,
             "learning_rate": args.lr,
             "augmentation": vars(module.source.augmentation),
+            "reconstructions": module.reconstructions,
             "initialised_from": args.init,
         },
         "scale": "maximum magnitude of an image is 1",
         "validation_psnr": {f"{sigma:g}": round(psnr, 2) for sigma, psnr in module.validation_psnr.items()},
     }
+    if module.reconstruction_psnr is not None:
+        description["validation_reconstruction_psnr"] = round(module.reconstruction_psnr, 2)
     if trainer.is_global_zero:
         save_model(output, network, description)
     return description
@@ -155,6 +159,15 @@ def _network(args: Any) -> Any:
     if args.crop % network.stride:
         raise ValueError(f"--crop {args.crop}: give a multiple of {network.stride}, which the network's levels ask for")
     return network.to(memory_format=torch.channels_last)
+
+
+def _reconstructions(args: Any, network: Any) -> int:
+    """How many reconstructions a step trains on."""
+    if args.reconstructions and network.views > 1:
+        raise ValueError(f"--reconstructions {args.reconstructions}: only for networks of one view; leave it out")
+    if args.reconstructions is None:
+        return int(isinstance(network, UNet) and network.views == 1)
+    return int(args.reconstructions)
 
 
 def _spread(images: list[torch.Tensor], most: int = 16) -> list[torch.Tensor]:

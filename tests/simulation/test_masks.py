@@ -79,3 +79,31 @@ def test_spokes_run_through_the_centre_in_cycles_per_pixel(samples, golden):
     np.testing.assert_allclose(np.diff(spokes, axis=1)[:, 0], np.diff(spokes, axis=1)[:, -1], atol=1e-6)
     angle = np.arctan2(*spokes[:2, -1, ::-1].T)
     assert angle[1] - angle[0] == pytest.approx(np.deg2rad(111.246) if golden else np.pi / 7, abs=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "calib"), [((64, 48), 5), ((65,), 4), ((40, 40), 0)])
+@pytest.mark.parametrize("power", [0, 3])
+def test_random_points_are_as_many_as_asked_for_and_denser_in_the_centre(shape, calib, power):
+    many = [masks.random_points(shape, 4, calib, power, seed) for seed in range(40)]
+    assert {mask.sum() for mask in many} == {round(np.prod(shape) / 4)}
+    assert all(mask[tuple(middle(size, calib) for size in shape)].all() for mask in many)
+    outside = np.ones(shape, bool)
+    outside[tuple(middle(size, shape[0] // 3) for size in shape)] = False
+    density = np.mean(many, axis=0)
+    assert (density[~outside].mean() > 2 * density[outside].mean()) == (power > 0)
+
+
+def test_random_points_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="leaves 10 samples, fewer than the 16 in the centre"):
+        masks.random_points((10, 10), 10, 4)
+    with pytest.raises(ValueError, match="acceleration"):
+        masks.random_points((10, 10), 0.5)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 48)])
+def test_spokes_on_the_grid_are_near_spokes_and_without_gaps(shape):
+    mask = masks.grid_spokes(shape, 2, golden=False)
+    y, x = (np.arange(size) - size // 2 for size in shape)
+    expected = (y[:, None] == 0) | (x == 0)
+    np.testing.assert_array_equal(mask, expected)
+    assert masks.grid_spokes(shape, 30).sum() > masks.grid_spokes(shape, 20).sum() > 10 * min(shape)

@@ -103,3 +103,31 @@ def test_small_images_are_reflected(shape):
 def test_copies_of_the_training_module_share_the_images():
     source = BatchSource([torch.zeros(2, 16, 16)], 16)
     assert copy.deepcopy(source) is source
+
+
+def whole(images, seed=0, **augmentation):
+    source = BatchSource(
+        [torch.from_numpy(np.stack([i.real, i.imag])) for i in images], 16, Augmentation(**OFF | augmentation)
+    )
+    return as_complex(source.whole(torch.Generator().manual_seed(seed)))[0]
+
+
+def test_whole_images_are_drawn_in_every_orientation():
+    images = [complex_array(20, 24, seed=i) for i in range(2)]
+    eight = {turned.tobytes() for i in images for t in (i, i.T) for turned in (t, t[::-1], t[:, ::-1], t[::-1, ::-1])}
+    assert {whole(images, seed).tobytes() for seed in range(20)} == {i.tobytes() for i in images}
+    drawn = [whole(images, seed, flip=True) for seed in range(200)]
+    assert {d.shape for d in drawn} == {(20, 24), (24, 20)}
+    assert {np.ascontiguousarray(d).tobytes() for d in drawn} == eight
+
+
+@pytest.mark.parametrize("options", [{"phase": True}, {"smooth_phase": 1.0}, {"shading": 0.3}, {"zoom": 1.25}])
+def test_whole_images_are_augmented_and_the_source_is_not(options):
+    images = [complex_array(20, 24)]
+    source = BatchSource(
+        [torch.from_numpy(np.stack([i.real, i.imag])) for i in images], 16, Augmentation(**OFF | options)
+    )
+    before = source.pixels.clone()
+    drawn = [as_complex(source.whole(torch.Generator().manual_seed(seed)))[0] for seed in range(8)]
+    assert any((abs(d - images[0]) > 1e-3).any() for d in drawn)
+    torch.testing.assert_close(source.pixels, before, rtol=0, atol=0)

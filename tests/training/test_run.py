@@ -76,8 +76,10 @@ def test_a_run_writes_a_prior(data, tmp_path, capsys):
     psnr = prior.description["validation_psnr"]
     assert list(psnr) == [f"{sigma:g}" for sigma in VALIDATION_SIGMAS]
     assert all(a > b for a, b in zip(psnr.values(), list(psnr.values())[1:], strict=False))
-    rows = csv.DictReader(next((tmp_path / "p.safetensors.run").rglob("metrics.csv")).read_text().splitlines())
-    assert any(row.get("psnr_0.1") for row in rows)
+    rows = list(csv.DictReader(next((tmp_path / "p.safetensors.run").rglob("metrics.csv")).read_text().splitlines()))
+    for column in ("psnr_0.1", "psnr_reconstruction", "loss", "loss_reconstruction"):
+        assert any(row.get(column) for row in rows)
+    assert prior.description["validation_reconstruction_psnr"] > 0
     assert any(b"psnr_0.1" in events.read_bytes() for events in tmp_path.rglob("events.out.tfevents*"))
 
 
@@ -127,6 +129,14 @@ def test_the_published_network_learns_at_the_published_learning_rate(tmp_path, m
     assert main([str(data), "-o", str(path), *published, *small]) == 0
     assert len(losses) == 40
     assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])
+
+
+def test_a_network_can_be_trained_without_reconstructions(data, undisturbed, tmp_path):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--reconstructions", "0", "--val", str(data))) == 0
+    assert "validation_reconstruction_psnr" not in load_model(path)[1]
+    assert [load_model(p)[1]["training"]["reconstructions"] for p in (path, undisturbed)] == [0, 1]
+    assert (weights(path)["head.weight"] != weights(undisturbed)["head.weight"]).any()
 
 
 def test_the_published_network_becomes_a_prior(data, tmp_path):
@@ -313,6 +323,7 @@ def test_another_seed_is_another_run(data, undisturbed, tmp_path):
     ("change", "said"),
     [
         (["--crop", "18"], "--crop 18"),
+        (["--views", "3", "--reconstructions", "1"], "--reconstructions 1: only for networks of one view"),
         (["--architecture", "refinenet"], "--widths 4 12: refinenet takes one number"),
         (["--architecture", "refinenet", "--widths", "2", "--blocks", "2"], "--blocks, --phase-pixels: only the U-Net"),
         (["--init", "brain-t2", "--blocks", "1"], "blocks: 1 are fewer than"),

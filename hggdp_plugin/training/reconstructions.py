@@ -1,0 +1,215 @@
+"""Reconstructions that a network is trained in: their images are not clean images with white noise."""
+
+import copy
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import sigpy as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hggdp_plugin import interop
+from hggdp_plugin.apps.hggdp import HGGDPRecon
+from hggdp_plugin.linops import turns
+from hggdp_plugin.metrics import score
+from hggdp_plugin.prior import ScorePrior, denoised
+from hggdp_plugin.prox import L2DataConsistency
+from hggdp_plugin.schedule import NoiseSchedule
+from hggdp_plugin.simulation.coils import coil_maps
+from hggdp_plugin.simulation.masks import Mask, grid_spokes, random_points
+from hggdp_plugin.training.data import BatchSource
+
+#: Range of the accelerations of the simulated measurements, log-uniform.
+ACCELERATIONS = (2.5, 12.0)
+#: Range of the fully sampled centre, relative to the matrix, and of the power of the density of random samples.
+CALIBRATIONS, POWERS = (0.02, 0.06), (0.0, 5.0)
+#: Numbers of coils, all equally likely.
+COILS = (1, 1, 4, 8)
+#: Range of the noise of several coils, per real channel, of images whose maximum is about 1; log-uniform.
+NOISES = (1e-3, 2e-2)
+
+
+class Reconstructions:
+    r"""Simulated reconstructions at all stages, one of which goes a step further at each call, with the network's help.
+
+    The denoiser of a sampler meets what the data leave open and what itself did in the steps before: not the white
+    noise of its training. Here it is trained on that, by
+
+    .. math:: \| C(D(x, \sigma)) - r \|^2 \, / \, \| x - r \|^2
+
+    with the image x of a step, its noise level :math:`\sigma`, the data consistency C and the reference r: the part of
+    the error, large or small, that the step leaves. The reconstructions are those of :class:`hggdp_plugin.HGGDPRecon`,
+    with its scale, data consistency and schedule.
+
+    There are as many as the schedule has levels, N. Call n is for number i = n mod N, which is at level
+    (i + n // N) mod N then, so that all levels, images and measurements take turns. All randomness follows from n.
+
+    Args:
+        network (Module): A network of one view, as described in :mod:`hggdp_plugin.models`.
+        source (BatchSource): Images; they are taken whole.
+        seed (tuple of ints): Seed of all randomness.
+        schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`.
+    """
+
+    def __init__(
+        self, network: Any, source: BatchSource, seed: tuple[int, ...], schedule: NoiseSchedule | None = None
+    ) -> None:
+        self.network, self.source, self.seed = network, source, seed
+        self.schedule = schedule or NoiseSchedule.fast()
+        self.running: dict[int, Reconstruction] = {}
+        self.stored: dict[int, tuple[Tensor | None, ...]] = {}
+
+    def loss(self, call: int) -> Tensor:
+        """Let a reconstruction go a step further, and return the loss of the step's denoised image, a scalar."""
+        total = len(self.schedule)
+        slot = call % total
+        life, level = divmod(slot + call // total, total)
+        if level == 0 or slot not in self.running:
+            seed = (*self.seed, life * total + slot)
+            generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+            image = self.source.whole(generator)[0]
+            running = self.running[slot] = Reconstruction(self.network, image, seed, self.schedule)
+            if level and slot in self.stored:
+                running.go_on(level, self.stored.pop(slot))
+            else:  # at the start of a training; nothing is to do at level 0
+                for _ in range(level):
+                    running.step()
+        self.running[slot].step(learn=True)
+        return self.running[slot].loss
+
+    def state(self) -> dict[int, tuple[Tensor | None, ...]]:
+        """What to store so that others can go on."""
+        return {slot: running.images() for slot, running in self.running.items()}
+
+
+class Reconstruction:
+    """The reconstruction of a random measurement of an image.
+
+    Args:
+        network (Module): A network of one view.
+        image (Tensor): Real (2, H, W), on the network's device.
+        seed (tuple of ints): Decides the measurement, and the sampler's noise.
+        schedule (None or NoiseSchedule): As for :class:`Reconstructions`.
+
+    Attributes:
+        loss (Tensor): Loss of the latest step that the network learned from, a scalar.
+    """
+
+    loss: Tensor
+
+    def __init__(
+        self, network: Any, image: Tensor, seed: tuple[int, ...], schedule: NoiseSchedule | None = None
+    ) -> None:
+        self.network, self.seed, self.place = network, seed, image.device
+        clean = image.permute(1, 2, 0).cpu().contiguous().numpy().view(np.complex64)[..., 0]
+        y, mps = measured(clean, np.random.default_rng(seed))
+        # SigPy works where the network is if it can.
+        device = sp.Device(self.place.index if self.place.type == "cuda" and find_spec("cupy") else -1)
+        training = network.training
+        app = HGGDPRecon(y, mps, ScorePrior(network), device=device, schedule=schedule, show_pbar=False)
+        network.train(training)  # which a prior is not in
+        self.alg: Any = app.alg
+        self.device = app.device
+        self.alg.denoise = self._denoise
+        self.orientations = turns(clean.shape)
+        with self.device:
+            self.reference = sp.to_device(clean, self.device) / app.scale
+
+    def step(self, learn: bool = False) -> None:
+        """Go a step further, with its loss, for gradients, if the network is to learn from it."""
+        # Noise that follows from the step, so that nobody needs to store a generator.
+        self.rng = np.random.default_rng((*self.seed, self.alg.iter + 1))
+        with self.device:
+            self.alg.rng = self.device.xp.random.default_rng(int(self.rng.integers(2**62)))
+        training = self.network.training
+        self.network.eval()  # as in use: the phase is taken out of the image by the network
+        with interop.current_stream(self.device), torch.set_grad_enabled(learn):
+            self.alg.update()
+        self.network.train(training)
+
+    def psnr(self) -> float:
+        """Go on to the end, and compare the magnitudes with the reference (dB)."""
+        while not self.alg.done():
+            self.step()
+        return score(*(sp.to_device(image, sp.cpu_device) for image in (self.alg.x, self.reference))).psnr
+
+    def images(self) -> tuple[Tensor | None, ...]:
+        """Copies of the current image and, if there is one, the latest denoised one, on the CPU."""
+        images = (self.alg.x, self.alg.denoised)
+        return tuple(None if image is None else interop.to_torch(image).to("cpu", copy=True) for image in images)
+
+    def go_on(self, level: int, images: tuple[Tensor | None, ...]) -> None:
+        """Take the place of another that had these :meth:`images` before its step number ``level``."""
+        self.alg.iter = level
+        self.alg.x, self.alg.denoised = (
+            None if image is None else sp.to_device(image.numpy(), self.device) for image in images
+        )
+
+    def _denoise(self, x: Any, sigma: float) -> Any:
+        turn = self.orientations[self.rng.integers(len(self.orientations))]
+        # A copy: the sampler goes on in the memory of its image, which the gradient may need.
+        noisy = interop.to_torch(turn(x)).to(self.place, copy=True)[None, None]
+        result = denoised(self.network.forward, self.network.stride, noisy, sigma)[0, 0]
+        if torch.is_grad_enabled():
+            alpha = self.alg.schedule.eps * sigma**2
+            consistent = Consistent.apply(result, turn, self.alg.prox, alpha)
+            error, before = (
+                (image - interop.to_torch(self.reference)).abs().square().mean()
+                for image in (consistent, interop.to_torch(x))
+            )
+            self.loss = (error / before).to(self.place)
+        return turn.H(as_array(result, self.device))
+
+
+class Consistent(torch.autograd.Function):
+    """Turn an image back and make it consistent with the data, as the sampler does, but with a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, turn: sp.linop.Linop, prox: L2DataConsistency, alpha: float) -> Tensor:
+        """The consistent image, where SigPy works."""
+        ctx.turn, ctx.prox, ctx.alpha, ctx.place = turn, prox, alpha, image.device
+        return interop.to_torch(prox(alpha, turn.H(as_array(image, prox.device))))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The adjoint, which is the operator itself without data: a polynomial in A^H A or its inverse."""
+        linear = copy.copy(ctx.prox)
+        linear.AHy = 0 * linear.AHy
+        back = linear(ctx.alpha, as_array(gradients[0], linear.device))
+        return interop.to_torch(ctx.turn(back)).to(ctx.place), None, None, None
+
+
+def as_array(tensor: Tensor, device: sp.Device) -> Any:
+    """An array where SigPy works of a tensor where the network works: the same device, or the CPU."""
+    return interop.to_array(tensor if device.id >= 0 else tensor.detach().cpu())
+
+
+def measured(image: NDArray[np.complex64], rng: np.random.Generator) -> tuple[NDArray, NDArray | None]:
+    """A random measurement of an image of maximum 1: k-space (coils, H, W) and sensitivity maps, None for one coil."""
+    coils = int(rng.choice(COILS))
+    mps = coil_maps(coils, image.shape) if coils > 1 else None
+    y = sp.fft(image * (np.ones((1, 1, 1), np.complex64) if mps is None else mps), axes=(-2, -1))
+    if mps is not None:
+        std = np.float32(log_uniform(rng, NOISES))
+        y += std * (rng.standard_normal((*y.shape, 2), np.float32)).view(np.complex64)[..., 0]
+    return y * random_mask(image.shape, rng), mps
+
+
+def random_mask(shape: tuple[int, int], rng: np.random.Generator) -> Mask:
+    """A random mask of lines, of points, or of spokes on the grid, all equally likely."""
+    accel = log_uniform(rng, ACCELERATIONS)
+    kind, seed = rng.integers(3), int(rng.integers(2**32))
+    if kind == 0:
+        return grid_spokes(shape, max(round(max(shape) / accel), 1), golden=bool(rng.integers(2)))
+    axes = shape if kind == 1 else shape[:1]
+    calib, power = round(rng.uniform(*CALIBRATIONS) * min(axes)), rng.uniform(*POWERS)
+    mask = random_points(axes, accel, calib, power, seed)
+    return mask if kind == 1 else np.broadcast_to(mask[:, None], shape)
+
+
+def log_uniform(rng: np.random.Generator, ends: tuple[float, float]) -> float:
+    """A number between two, uniform in its logarithm."""
+    low, high = ends
+    return low * (high / low) ** rng.uniform()
