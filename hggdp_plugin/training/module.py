@@ -108,6 +108,7 @@ class ScoreTraining(lightning.LightningModule):
         if pixels := self.model.config.get("phase_pixels"):
             cos, sin = smooth_phase(x, pixels)
             x = rotated(x, cos, -sin)
+        # First of all: autocast keeps the weights that it has cast, and those of steps without gradients have none.
         loss = denoising_loss(self.model, x, sigma, noise)
         self.log("loss", loss, prog_bar=True)
         if n := self.reconstructions:

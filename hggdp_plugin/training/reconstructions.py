@@ -32,7 +32,7 @@ NOISES = (1e-3, 2e-2)
 
 
 class Reconstructions:
-    r"""Simulated reconstructions at all stages, one of which goes a step further at each call, with the network's help.
+    r"""Simulated reconstructions at all stages, one of which goes a step further at each call, with the network.
 
     The denoiser of a sampler meets what the data leave open and what itself did in the steps before: not the white
     noise of its training. Here it is trained on that, by
@@ -81,7 +81,7 @@ class Reconstructions:
 
     def state(self) -> dict[int, tuple[Tensor | None, ...]]:
         """What to store so that others can go on."""
-        return {slot: running.images() for slot, running in self.running.items()}
+        return {**self.stored, **{slot: running.images() for slot, running in self.running.items()}}
 
 
 class Reconstruction:
@@ -130,10 +130,11 @@ class Reconstruction:
         self.network.train(training)
 
     def psnr(self) -> float:
-        """Go on to the end, and compare the magnitudes with the reference (dB)."""
+        """Go on to the end, and compare the magnitudes with the reference (dB); NaN if it diverged."""
         while not self.alg.done():
             self.step()
-        return score(*(sp.to_device(image, sp.cpu_device) for image in (self.alg.x, self.reference))).psnr
+        x, reference = (sp.to_device(image, sp.cpu_device) for image in (self.alg.x, self.reference))
+        return score(x, reference).psnr if np.isfinite(x).all() else np.nan
 
     def images(self) -> tuple[Tensor | None, ...]:
         """Copies of the current image and, if there is one, the latest denoised one, on the CPU."""
