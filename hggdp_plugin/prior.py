@@ -157,7 +157,8 @@ class ScorePrior(sp.prox.Prox):
         out = []
         for part in views.split(self.chunk):
             with torch.autocast(part.device.type, torch.bfloat16, enabled=autocast):
-                out.append(torch.lerp(part, denoised(network, self.model.stride, part, level), step))
+                y = denoised(network, self.model.stride, part, level)
+            out.append(y if step == 1 else part + step * (y - part))
         return torch.cat(out)
 
 

@@ -59,19 +59,7 @@ def random_lines(num_lines: int, accel: float, calib: int = 0, seed: int = 0) ->
     Raises:
         ValueError: If ``accel`` is below 1, or the calibration lines alone are more than it allows.
     """
-    _check_accel(accel)
-    mask = np.zeros(num_lines, bool)
-    mask[centre(num_lines, calib)] = True
-    wanted = round(num_lines / accel)
-    if wanted < max(calib, 1):
-        raise ValueError(
-            f"acceleration {accel:g} of {num_lines} lines leaves {wanted} lines, "
-            f"fewer than the {max(calib, 1)} in the centre; ask for less of either"
-        )
-    density = np.where(mask, 0, (1.02 - _distance(num_lines)) ** 2)
-    rng = np.random.default_rng(seed)
-    mask[rng.choice(num_lines, wanted - calib, replace=False, p=density / max(density.sum(), 1e-12))] = True
-    return mask
+    return random_points((num_lines,), accel, calib, seed=seed)
 
 
 def poisson_disc(shape: tuple[int, int], accel: float, calib: int = 0, seed: int = 0) -> Mask:
@@ -102,7 +90,7 @@ def random_points(shape: Sequence[int], accel: float, calib: int = 0, power: flo
 
     Args:
         shape: Matrix size, along any number of axes.
-        accel: Overall acceleration, calibration included.
+        accel: Overall acceleration, calibration included: ``round(samples / accel)`` samples are taken.
         calib: Width of the fully sampled centre.
         power: How fast the density falls: as (1 - distance from the centre) to this power, the corners at 1.
         seed: Seed of the choice.
@@ -116,16 +104,18 @@ def random_points(shape: Sequence[int], accel: float, calib: int = 0, power: flo
     _check_accel(accel)
     mask = np.zeros(shape, bool)
     mask[tuple(centre(size, calib) for size in shape)] = True
-    wanted = max(round(mask.size / accel), 1)
-    if wanted < mask.sum():
-        raise ValueError(f"acceleration {accel:g} leaves {wanted} samples, fewer than the {mask.sum()} in the centre")
-    distance = np.linalg.norm(np.meshgrid(*[_distance(size) for size in shape], indexing="ij"), axis=0)
-    density = np.where(mask, 0, (1.02 - distance / len(shape) ** 0.5) ** power)
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(
-        mask.size, wanted - mask.sum(), replace=False, p=density.ravel() / max(density.sum(), 1e-12), shuffle=False
-    )
-    mask.flat[chosen] = True
+    wanted, central = round(mask.size / accel), int(mask.sum())
+    if wanted < max(central, 1):
+        what = "lines" if mask.ndim == 1 else "samples"
+        raise ValueError(
+            f"acceleration {accel:g} of {mask.size} {what} leaves {wanted} {what}, "
+            f"fewer than the {max(central, 1)} in the centre; ask for less of either"
+        )
+    if wanted > central:
+        distance = np.linalg.norm(np.meshgrid(*map(_distance, shape), indexing="ij"), axis=0) / len(shape) ** 0.5
+        density = np.where(mask, 0, (1.02 - distance) ** power).ravel()
+        rng = np.random.default_rng(seed)
+        mask.flat[rng.choice(mask.size, wanted - central, replace=False, p=density / density.sum())] = True
     return mask
 
 
@@ -146,7 +136,7 @@ def grid_spokes(shape: tuple[int, int], num_spokes: int, golden: bool = True) ->
     spokes = radial_trajectory(num_spokes, 2 * max(shape), golden)[..., ::-1].reshape(-1, 2)
     index = np.rint(spokes * shape).astype(int) + np.array(shape) // 2
     mask = np.zeros(shape, bool)
-    mask[tuple(np.minimum(index, np.array(shape) - 1).T)] = True
+    mask[tuple(np.clip(index, 0, np.array(shape) - 1).T)] = True
     return mask
 
 

@@ -1,7 +1,6 @@
 """Reconstructions that a network is trained in: their images are not clean images with white noise."""
 
 import copy
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hggdp_plugin import interop
-from hggdp_plugin.apps.hggdp import HGGDPRecon
+from hggdp_plugin import HGGDPRecon, interop
 from hggdp_plugin.linops import turns
-from hggdp_plugin.metrics import score
 from hggdp_plugin.prior import ScorePrior, denoised
 from hggdp_plugin.prox import L2DataConsistency
 from hggdp_plugin.schedule import NoiseSchedule
@@ -50,7 +47,7 @@ class Reconstructions:
         network (Module): A network of one view, as described in :mod:`hggdp_plugin.models`.
         source (BatchSource): Images; they are taken whole.
         seed (tuple of ints): Seed of all randomness.
-        schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`.
+        schedule (None or NoiseSchedule): :meth:`NoiseSchedule.fast`, with any arguments; None: its defaults.
     """
 
     def __init__(
@@ -67,17 +64,28 @@ class Reconstructions:
         slot = call % total
         life, level = divmod(slot + call // total, total)
         if level == 0 or slot not in self.running:
-            seed = (*self.seed, life * total + slot)
-            generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+            self.running[slot] = self._begun(life * total + slot, level, self.stored.pop(slot, None))
+        loss = self.running[slot].learn()
+        if not loss.isfinite():  # it has diverged; another takes its place
+            del self.running[slot]
+            return torch.zeros_like(loss)
+        return loss
+
+    def _begun(self, number: int, level: int, stored: tuple[Tensor | None, ...] | None) -> "Reconstruction":
+        """A reconstruction before its step number ``level``."""
+        seed = (*self.seed, number)
+        generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+        image = self.source.whole(generator)[0]
+        while not image.any():  # a zoom can leave all that there was outside
             image = self.source.whole(generator)[0]
-            running = self.running[slot] = Reconstruction(self.network, image, seed, self.schedule)
-            if level and slot in self.stored:
-                running.go_on(level, self.stored.pop(slot))
-            else:  # at the start of a training; nothing is to do at level 0
-                for _ in range(level):
-                    running.step()
-        self.running[slot].step(learn=True)
-        return self.running[slot].loss
+        begun = Reconstruction(self.network, image, seed, self.schedule)
+        if level and stored:
+            begun.go_on(level, stored)
+        else:  # at the start of a training: after that, all begin at level 0
+            for _ in range(level):
+                begun.step()
+            torch.clear_autocast_cache()  # weights that were cast without gradients would have none
+        return begun
 
     def state(self) -> dict[int, tuple[Tensor | None, ...]]:
         """What to store so that others can go on."""
@@ -92,12 +100,7 @@ class Reconstruction:
         image (Tensor): Real (2, H, W), on the network's device.
         seed (tuple of ints): Decides the measurement, and the sampler's noise.
         schedule (None or NoiseSchedule): As for :class:`Reconstructions`.
-
-    Attributes:
-        loss (Tensor): Loss of the latest step that the network learned from, a scalar.
     """
-
-    loss: Tensor
 
     def __init__(
         self, network: Any, image: Tensor, seed: tuple[int, ...], schedule: NoiseSchedule | None = None
@@ -106,9 +109,11 @@ class Reconstruction:
         clean = image.permute(1, 2, 0).cpu().contiguous().numpy().view(np.complex64)[..., 0]
         y, mps = measured(clean, np.random.default_rng(seed))
         # SigPy works where the network is if it can.
-        device = sp.Device(self.place.index if self.place.type == "cuda" and find_spec("cupy") else -1)
+        device = sp.Device(self.place.index if self.place.type == "cuda" and sp.config.cupy_enabled else -1)
         training = network.training
-        app = HGGDPRecon(y, mps, ScorePrior(network), device=device, schedule=schedule, show_pbar=False)
+        # All coils at a time: a number that depended on the free memory would round differently at every start.
+        options: dict[str, Any] = {"device": device, "coil_batch_size": len(y), "schedule": schedule}
+        app = HGGDPRecon(y, mps, ScorePrior(network), show_pbar=False, **options)
         network.train(training)  # which a prior is not in
         self.alg: Any = app.alg
         self.device = app.device
@@ -116,25 +121,39 @@ class Reconstruction:
         self.orientations = turns(clean.shape)
         with self.device:
             self.reference = sp.to_device(clean, self.device) / app.scale
+        self.loss: Tensor | None = None
 
-    def step(self, learn: bool = False) -> None:
-        """Go a step further, with its loss, for gradients, if the network is to learn from it."""
+    def learn(self) -> Tensor:
+        """Go a step further, and return the loss of its denoised image, a scalar."""
+        with torch.enable_grad():
+            self._step()
+        loss, self.loss = self.loss, None  # which holds on to all that gradients need
+        assert loss is not None
+        return loss
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Go a step further."""
+        self._step()
+
+    def _step(self) -> None:
         # Noise that follows from the step, so that nobody needs to store a generator.
         self.rng = np.random.default_rng((*self.seed, self.alg.iter + 1))
         with self.device:
             self.alg.rng = self.device.xp.random.default_rng(int(self.rng.integers(2**62)))
         training = self.network.training
         self.network.eval()  # as in use: the phase is taken out of the image by the network
-        with interop.current_stream(self.device), torch.set_grad_enabled(learn):
+        with interop.current_stream(self.device):
             self.alg.update()
         self.network.train(training)
 
     def psnr(self) -> float:
-        """Go on to the end, and compare the magnitudes with the reference (dB); NaN if it diverged."""
+        """Go on to the end, and compare the magnitude with the reference (dB)."""
         while not self.alg.done():
             self.step()
-        x, reference = (sp.to_device(image, sp.cpu_device) for image in (self.alg.x, self.reference))
-        return score(x, reference).psnr if np.isfinite(x).all() else np.nan
+        with self.device:
+            error = ((abs(self.alg.x) - abs(self.reference)) ** 2).mean()
+            return float(-10 * np.log10(error / (abs(self.reference) ** 2).max()))
 
     def images(self) -> tuple[Tensor | None, ...]:
         """Copies of the current image and, if there is one, the latest denoised one, on the CPU."""
@@ -203,9 +222,9 @@ def random_mask(shape: tuple[int, int], rng: np.random.Generator) -> Mask:
     accel = log_uniform(rng, ACCELERATIONS)
     kind, seed = rng.integers(3), int(rng.integers(2**32))
     if kind == 0:
-        return grid_spokes(shape, max(round(max(shape) / accel), 1), golden=bool(rng.integers(2)))
+        return grid_spokes(shape, max(round(min(shape) / accel), 1), golden=bool(rng.integers(2)))
     axes = shape if kind == 1 else shape[:1]
-    calib, power = round(rng.uniform(*CALIBRATIONS) * min(axes)), rng.uniform(*POWERS)
+    calib, power = max(round(rng.uniform(*CALIBRATIONS) * min(axes)), 1), rng.uniform(*POWERS)
     mask = random_points(axes, accel, calib, power, seed)
     return mask if kind == 1 else np.broadcast_to(mask[:, None], shape)
 

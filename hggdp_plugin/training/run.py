@@ -50,6 +50,7 @@ def train(args: Any) -> dict[str, Any]:
     folder = output.with_name(output.name + ".run")
     lightning.seed_everything(args.seed, verbose=False)
     network = _network(args)
+    args.reconstructions = _reconstructions(args, network)
     module = ScoreTraining(
         network,
         BatchSource(load_images(args.data), args.crop, Augmentation().without(args.without)),
@@ -59,7 +60,7 @@ def train(args: Any) -> dict[str, Any]:
         learning_rate=args.lr,
         optimizer=args.optimizer,
         seed=args.seed,
-        reconstructions=_reconstructions(args, network),
+        reconstructions=args.reconstructions,
     )
     planned = _remember(args, len(module.source), folder)
     if args.compile:
@@ -124,7 +125,7 @@ def _remember(args: Any, images: int, folder: Path) -> list[int]:
     now = {**now, "data": [path.name for path in args.data], "images": images}
     file, planned = folder / "arguments.json", []
     if file.exists() and (folder / "last.ckpt").exists():
-        before = json.loads(file.read_text())
+        before = {"reconstructions": 0, **json.loads(file.read_text())}  # none before there were any
         planned = before["steps"]
         for name, value in now.items():
             if before.get(name) != value:
@@ -162,12 +163,11 @@ def _network(args: Any) -> Any:
 
 
 def _reconstructions(args: Any, network: Any) -> int:
-    """How many reconstructions a step trains on."""
-    if args.reconstructions and network.views > 1:
-        raise ValueError(f"--reconstructions {args.reconstructions}: only for networks of one view; leave it out")
-    if args.reconstructions is None:
-        return int(isinstance(network, UNet) and network.views == 1)
-    return int(args.reconstructions)
+    """How many reconstructions a step learns from."""
+    can = isinstance(network, UNet) and network.views == 1
+    if args.reconstructions and not can:
+        raise ValueError(f"--reconstructions {args.reconstructions}: only for the U-Net with one view; leave it out")
+    return int(can if args.reconstructions is None else args.reconstructions)
 
 
 def _spread(images: list[torch.Tensor], most: int = 16) -> list[torch.Tensor]:

@@ -94,13 +94,19 @@ def test_random_points_are_as_many_as_asked_for_and_denser_in_the_centre(shape, 
 
 
 def test_random_points_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match="leaves 10 samples, fewer than the 16 in the centre"):
+    with pytest.raises(ValueError, match="of 100 samples leaves 10 samples, fewer than the 16 in the centre"):
         masks.random_points((10, 10), 10, 4)
     with pytest.raises(ValueError, match="acceleration"):
         masks.random_points((10, 10), 0.5)
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (65, 48)])
+def test_all_points_can_be_asked_for():
+    assert masks.random_points((8, 8), 1, 8).all()
+    assert masks.random_lines(8, 1, 8).all()
+    assert masks.random_points((8, 8), 1).all()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 48), (67, 63)])
 def test_spokes_on_the_grid_are_near_spokes_and_without_gaps(shape):
     mask = masks.grid_spokes(shape, 2, golden=False)
     y, x = (np.arange(size) - size // 2 for size in shape)

@@ -1,6 +1,7 @@
 """A training run: from images to a prior, stopped and resumed."""
 
 import csv
+import json
 import logging
 import os
 import subprocess
@@ -94,9 +95,9 @@ def test_each_validation_has_a_picture(data, tmp_path):
 
 
 def test_images_smaller_than_the_network_can_be_validated_on(data, tmp_path):
-    np.save(tmp_path / "small.npy", np.ones((3, 5)) + 1j)
+    np.save(tmp_path / "small.npy", np.ones((3, 2)) + 1j)
     path = tmp_path / "p.safetensors"
-    assert main(arguments(data, path, "--val", str(tmp_path / "small.npy"), "--widths", "2", "2", "2")) == 0
+    assert main(arguments(data, path, "--val", str(tmp_path / "small.npy"))) == 0
     assert all(np.isfinite(list(load_model(path)[1]["validation_psnr"].values())))
 
 
@@ -221,6 +222,18 @@ def test_the_length_of_a_run_may_change_and_the_prior_says_so(data, tmp_path):
     assert (training["steps"], training["planned_steps"]) == (3, [STEPS, 3])
 
 
+def test_a_run_from_before_there_were_reconstructions_goes_on_without(data, tmp_path, capsys):
+    path = tmp_path / "p.safetensors"
+    assert main(arguments(data, path, "--reconstructions", "0", "--max-time", "0s")) == 0
+    file = tmp_path / "p.safetensors.run" / "arguments.json"
+    before = json.loads(file.read_text())
+    del before["reconstructions"]
+    file.write_text(json.dumps(before))
+    assert main(arguments(data, path)) == 2
+    assert "this run began with reconstructions 0, not 1" in capsys.readouterr().err
+    assert main(arguments(data, path, "--reconstructions", "0")) == 0
+
+
 def test_augmentation_can_be_left_out(data, tmp_path):
     path = tmp_path / "p.safetensors"
     assert main(arguments(data, path, "--max-time", "0s", "--without", "zoom", "smooth_phase")) == 0
@@ -323,7 +336,7 @@ def test_another_seed_is_another_run(data, undisturbed, tmp_path):
     ("change", "said"),
     [
         (["--crop", "18"], "--crop 18"),
-        (["--views", "3", "--reconstructions", "1"], "--reconstructions 1: only for networks of one view"),
+        (["--views", "3", "--reconstructions", "1"], "--reconstructions 1: only for the U-Net with one view"),
         (["--architecture", "refinenet"], "--widths 4 12: refinenet takes one number"),
         (["--architecture", "refinenet", "--widths", "2", "--blocks", "2"], "--blocks, --phase-pixels: only the U-Net"),
         (["--init", "brain-t2", "--blocks", "1"], "blocks: 1 are fewer than"),
