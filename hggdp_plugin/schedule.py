@@ -111,7 +111,7 @@ class NoiseSchedule:
         sigma_max: float = 0.1,
         sigma_min: float = 0.005,
         eta: float = 0.1,
-        momentum: float = 0.7,
+        momentum: float = 0.6,
         turn: bool = True,
     ) -> "NoiseSchedule":
         """One step per level, from the least-squares image; benchmarks/steps.py tells why these values."""

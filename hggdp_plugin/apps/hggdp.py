@@ -21,9 +21,8 @@ LEAST_SQUARES_ITERATIONS = 15
 #: Iterations per step: Chebyshev's on the Cartesian grid, those of conjugate gradients elsewhere. More bring next to
 #: nothing (docs/sampling.md).
 CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 4
-#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal. On validation data 0.2
-#: is the best on the Cartesian grid, 0.3 to 0.5 on spokes (benchmarks/noise.py).
-CARTESIAN_SHARE, NON_CARTESIAN_SHARE = 0.2, 0.3
+#: Share of the variance at the periphery of k-space that counts as noise: part of it is signal (benchmarks/noise.py).
+CARTESIAN_SHARE, NON_CARTESIAN_SHARE = 0.3, 0.4
 
 
 class HGGDPRecon(sp.app.App):
@@ -46,8 +45,8 @@ class HGGDPRecon(sp.app.App):
         prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``.
         lamda (None or float): Noise variance :math:`\lambda = E|n|^2` of a sample of ``y`` of weight 1, in its units
             squared (prewhitened data: 1; half of it gives a higher PSNR). 0: exact consistency. None: 0 for one coil of
-            unit sensitivity on a Cartesian grid, else a share of what is measured at the periphery of k-space: 0.2 on
-            a Cartesian grid, 0.3 elsewhere.
+            unit sensitivity on a Cartesian grid, else a share of what is measured at the periphery of k-space: 0.3 on
+            a Cartesian grid, 0.4 elsewhere.
         weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. None, Cartesian: the
             samples that are not zero.
         coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
