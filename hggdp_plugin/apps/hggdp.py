@@ -44,9 +44,9 @@ class HGGDPRecon(sp.app.App):
             sensitivity, Cartesian.
         prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``.
         lamda (None or float): Noise variance :math:`\lambda = E|n|^2` of a sample of ``y`` of weight 1, in its units
-            squared (prewhitened data: 1; half of it gives a higher PSNR). 0: exact consistency. None: 0 for one coil of
-            unit sensitivity on a Cartesian grid, else a share of what is measured at the periphery of k-space: 0.3 on
-            a Cartesian grid, 0.4 elsewhere.
+            squared (prewhitened data: 1; half of it gives a higher PSNR on a Cartesian grid). 0: exact consistency.
+            None: 0 for one coil of unit sensitivity on a Cartesian grid, else a share of what is measured at the
+            periphery of k-space: 0.3 on a Cartesian grid, 0.4 elsewhere.
         weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. None, Cartesian: the
             samples that are not zero.
         coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
