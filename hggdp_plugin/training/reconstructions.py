@@ -66,7 +66,7 @@ class Reconstructions:
         if level == 0 or slot not in self.running:
             self.running[slot] = self._begun(life * total + slot, level, self.stored.pop(slot, None))
         loss = self.running[slot].learn()
-        if not loss.isfinite():  # it has diverged; another takes its place
+        if not loss.isfinite():  # it has diverged; the next call begins it anew
             del self.running[slot]
             return torch.zeros_like(loss)
         return loss

@@ -138,7 +138,7 @@ def test_a_reconstruction_ends_closer_to_its_reference_with_a_better_network(ima
     assert good > bad + 3
 
 
-def test_a_reconstruction_that_diverges_is_left_out(image):
+def test_a_reconstruction_that_diverges_begins_anew(image):
     running = several(network(), image)
     assert losses(running, [0])[0] > 0
     running.running[0].alg.x[:] = np.nan
