@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -34,6 +34,22 @@ class Averaging(WeightAveraging):
 def _average(averaged: Any, current: Any, count: Any) -> None:
     n = int(count)
     get_ema_multi_avg_fn(min(0.999, (1 + n) / (10 + n)))(averaged, current, count)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's progress bar, but of the run and not of its only epoch, in the middle of which a resumed run goes on.
+
+    Its own has no total then (https://github.com/Lightning-AI/pytorch-lightning/issues/20603), and a wrong pace.
+    """
+
+    def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
+        """Begin at the step that comes next."""
+        super().on_train_start(trainer, *args)
+        self.train_progress_bar.total = trainer.max_steps
+        self.train_progress_bar.n = self.train_progress_bar.initial = trainer.global_step
+
+    def on_train_epoch_start(self, *args: Any) -> None:
+        """Go on: an epoch is nothing new."""
 
 
 class Checkpoints(lightning.Callback):

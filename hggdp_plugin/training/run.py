@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from hggdp_plugin.checkpoint import load_model, save_model
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet, adapted
-from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures
+from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures, ProgressBar
 from hggdp_plugin.training.data import Augmentation, BatchSource
 from hggdp_plugin.training.images import load_images
 from hggdp_plugin.training.module import ScoreTraining
@@ -194,6 +194,7 @@ def _trainer(module: ScoreTraining, args: Any, folder: Path) -> lightning.Traine
             enable_checkpointing=False,  # Lightning's numbers its files; here one is the latest
             callbacks=[
                 Averaging(),
+                ProgressBar(),
                 Pictures(folder),
                 Checkpoints(folder / "last.ckpt", CHECKPOINT_EVERY, args.max_time),
             ],

@@ -154,7 +154,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_run_that_was_killed_ends_as_one_that_was_not(data, undisturbed, tmp_path, monkeypatch):
+def test_a_run_that_was_killed_ends_as_one_that_was_not(data, undisturbed, tmp_path, monkeypatch, capsys):
     path, draw, calls = tmp_path / "p.safetensors", BatchSource.draw, []
 
     def killed_at_the_sixth(self, n, generator):
@@ -168,7 +168,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(data, undisturbed, tmp_p
         with pytest.raises(Killed):
             main(arguments(data, path))
     assert not path.exists()
+    capsys.readouterr()
     assert main(arguments(data, path)) == 0
+    assert f"{STEPS}/{STEPS}" in capsys.readouterr().out  # the progress bar knows how far it is
     assert_same_weights(path, undisturbed)
 
 
