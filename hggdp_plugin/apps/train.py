@@ -53,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--reconstructions",
         type=natural,
         metavar="N",
-        help="steps of reconstructions of whole images that a training step learns from too, per device "
-        "(default 1; refinenet or several views: 0)",
+        help="steps of reconstructions of whole images that a training step learns from too, per device, in the last "
+        "quarter of the steps, with --init in all (default 1; refinenet or several views: 0)",
     )
     p.add_argument("--crop", type=positive, default=64, help="crop size in pixels (default 64)")
     p.add_argument(

@@ -36,6 +36,7 @@ class ScoreTraining(lightning.LightningModule):
         warmup (int): Steps of linear warm-up.
         seed (int): Seed of all randomness.
         reconstructions (int): Reconstructions, a step and device, whose images it is trained on too.
+        crops_first (float): Part of ``steps`` that come before them: what a new network makes of images is no help.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class ScoreTraining(lightning.LightningModule):
         warmup: int = 200,
         seed: int = 0,
         reconstructions: int = 0,
+        crops_first: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
         self.source, self.validation = source, [at_least(image, model.stride) for image in validation]
         self.batch_size, self.steps, self.learning_rate, self.warmup = batch_size, steps, learning_rate, warmup
         self.optimizer, self.seed = optimizer, seed
-        self.reconstructions = reconstructions
+        self.reconstructions, self.crops_first = reconstructions, crops_first
         self.stored: dict[int, tuple[Tensor | None, ...]] = {}
         self.validation_psnr: dict[float, float] = {}
         self.reconstruction_psnr: float | None = None
@@ -112,7 +114,7 @@ class ScoreTraining(lightning.LightningModule):
             x = rotated(x, cos, -sin)
         loss = denoising_loss(self.model, x, sigma, noise)
         self.log("loss", loss, prog_bar=True)
-        if n := self.reconstructions:
+        if (n := self.reconstructions) and self.global_step >= self.crops_first * self.steps:
             inside = sum(self.under_way.loss(n * self.global_step + i) for i in range(n)) / n
             self.log("loss_reconstruction", inside, prog_bar=True)
             loss = loss + inside

@@ -24,6 +24,9 @@ CHECKPOINT_EVERY = 200
 #: Resolution of the phase that new networks do not see.
 PHASE_PIXELS = 16
 
+#: Part of the steps of a new network that come before reconstructions (benchmarks/training.py).
+CROPS_FIRST = 0.75
+
 #: What may differ between the starts of a run; the rest makes its course.
 MAY_CHANGE = ("output", "val", "val_every", "max_time", "devices", "compile", "steps")
 
@@ -61,6 +64,7 @@ def train(args: Any) -> dict[str, Any]:
         optimizer=args.optimizer,
         seed=args.seed,
         reconstructions=args.reconstructions,
+        crops_first=0.0 if args.init else CROPS_FIRST,
     )
     planned = _remember(args, len(module.source), folder)
     if args.compile:

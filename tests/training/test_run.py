@@ -24,6 +24,7 @@ from hggdp_plugin.training import module, run
 from hggdp_plugin.training.data import Augmentation, BatchSource
 from hggdp_plugin.training.loss import denoising_loss
 from hggdp_plugin.training.module import VALIDATION_SIGMAS
+from hggdp_plugin.training.reconstructions import Reconstructions
 
 STEPS = 8
 
@@ -138,6 +139,17 @@ def test_a_network_can_be_trained_without_reconstructions(data, undisturbed, tmp
     assert "validation_reconstruction_psnr" not in load_model(path)[1]
     assert [load_model(p)[1]["training"]["reconstructions"] for p in (path, undisturbed)] == [0, 1]
     assert (weights(path)["head.weight"] != weights(undisturbed)["head.weight"]).any()
+
+
+def test_reconstructions_wait_for_a_new_network_but_not_for_a_trained_one(data, undisturbed, tmp_path, monkeypatch):
+    steps: list[int] = []
+    monkeypatch.setattr(Reconstructions, "loss", lambda self, call: steps.append(call) or torch.zeros(()))
+    assert main(arguments(data, tmp_path / "new.safetensors")) == 0
+    assert steps == [6, 7]
+    steps.clear()
+    trained = ["--crop", "16", "--steps", "3", "--init", str(undisturbed)]
+    assert main([str(data), "-o", str(tmp_path / "more.safetensors"), *trained]) == 0
+    assert steps == [0, 1, 2]
 
 
 def test_the_published_network_becomes_a_prior(data, tmp_path):
