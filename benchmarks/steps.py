@@ -100,6 +100,7 @@ OTHERS: dict[str, Callable[[int], NoiseSchedule]] = {
     "eta 1": fast(eta=1.0),
     "momentum 0": fast(momentum=0.0),
     "momentum 0.5": fast(momentum=0.5),
+    "momentum 0.7": fast(momentum=0.7),
     "momentum 0.8": fast(momentum=0.8),
     "no turns": fast(turn=False),
     "start at sigma 0.05": fast(sigma_max=0.05),
