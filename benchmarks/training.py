@@ -79,15 +79,18 @@ def loguniform_sigma(model: Any, n: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Setting:
-    """One training; the defaults are those that the others are compared with."""
+    """One training; the defaults are those that the others are compared with, ``steps`` relative to theirs."""
 
     widths: tuple[int, ...] = (32, 64, 96, 112)
     blocks: int = 2
     phase_pixels: int = 16
     crop: int = 64
-    batch_size: int = 16
+    batch_size: int = 8
+    reconstructions: int = 1
+    crops_first: float = run.CROPS_FIRST
+    steps: float = 1.0
     optimizer: str = "muon"
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     seed: int = 0
     without: tuple[str, ...] = ()
     block: type[nn.Module] = unet.ResidualBlock
@@ -116,10 +119,15 @@ RECIPES = {
     "default": Setting(),
     "AdamW, learning rate 3e-3": Setting(optimizer="adamw"),
     "AdamW, learning rate 1e-3": Setting(optimizer="adamw", learning_rate=1e-3),
-    "learning rate 6e-3": Setting(learning_rate=6e-3),
-    "learning rate 1.5e-3": Setting(learning_rate=1.5e-3),
+    "learning rate 4e-3": Setting(learning_rate=4e-3),
+    "learning rate 1e-3": Setting(learning_rate=1e-3),
+    # A reconstruction's image has the pixels of 16 crops.
+    "without reconstructions": Setting(reconstructions=0, batch_size=16, steps=3 / 4),
+    "reconstructions from the start": Setting(crops_first=0.0, steps=1 / 2),
+    "reconstructions in the last half": Setting(crops_first=0.5, steps=3 / 4),
+    "reconstructions in the last tenth": Setting(crops_first=0.9, steps=5 / 4),
     "noise levels log-uniform": Setting(draw_sigma=loguniform_sigma),
-    "crop 128, batch 4": Setting(crop=128, batch_size=4),
+    "crop 128, batch 2": Setting(crop=128, batch_size=2),
     "phase left in": Setting(phase_pixels=0),
     "phase taken out in 8 pixels": Setting(phase_pixels=8),
     "three levels": Setting(widths=(34, 68, 102)),
@@ -172,6 +180,8 @@ def train(setting: Setting, data: Path, folder: Path, steps: int) -> tuple[Score
         optimizer=setting.optimizer,
         warmup=50,
         seed=setting.seed,
+        reconstructions=setting.reconstructions,
+        crops_first=setting.crops_first,
     )
     cost = {"parameters": sum(p.numel() for p in module.model.parameters()), "gflop": gflop(module.model)}
     cpu, wall = time.process_time(), time.perf_counter()
@@ -209,6 +219,7 @@ def measure(name: str, data: Path, runs: Path, steps: int) -> dict[str, Any]:
         with ExitStack() as patches:
             if setting.draw_sigma:
                 patches.enter_context(patch("hggdp_plugin.training.module.draw_sigma", setting.draw_sigma))
+            steps = round(steps * setting.steps)
             figures = train(setting, data, runs / stem, steps)[1]
         described = {k: v for k, v in vars(replace(setting, block=None, draw_sigma=None)).items() if v is not None}
         result.write_text(json.dumps({"setting": described, "steps": steps, "machine": machine(), **figures}))
@@ -218,7 +229,7 @@ def measure(name: str, data: Path, runs: Path, steps: int) -> dict[str, Any]:
 def main() -> None:
     p = parser(__doc__)
     p.add_argument("--runs", type=Path, required=True, help="folder for the runs' states and results")
-    p.add_argument("--steps", type=int, default=400, help="steps of each training (default 400)")
+    p.add_argument("--steps", type=int, default=540, help="steps of each training (default 540)")
     p.add_argument("--only", nargs="+", choices=SETTINGS, metavar="NAME", help=f"of: {'; '.join(SETTINGS)}")
     args = p.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
