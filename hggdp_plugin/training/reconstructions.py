@@ -1,6 +1,7 @@
 """Reconstructions that a network is trained in: their images are not clean images with white noise."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ CALIBRATIONS, POWERS = (0.02, 0.06), (0.0, 5.0)
 COILS = (1, 1, 4, 8)
 #: Range of the noise of several coils, per real channel, of images whose maximum is about 1; log-uniform.
 NOISES = (1e-3, 2e-2)
+#: Range of the first noise level of every other reconstruction, log-uniform, and from where on it may begin at noise.
+STARTS, NOISE_FROM = (0.05, 1.0), 0.3
 
 
 class Reconstructions:
@@ -38,29 +41,28 @@ class Reconstructions:
 
     with the image x of a step, its noise level :math:`\sigma`, the data consistency C and the reference r: the part of
     the error, large or small, that the step leaves. The reconstructions are those of :class:`hggdp_plugin.HGGDPRecon`,
-    with its scale, data consistency and schedule.
+    with its scale and data consistency; half of them have its schedule, half one that starts at another level.
 
-    There are as many as the schedule has levels, N. Call n is for number i = n mod N, which is at level
+    There are as many as a schedule has levels, N. Call n is for number i = n mod N, which is at level
     (i + n // N) mod N then, so that all levels, images and measurements take turns. All randomness follows from n.
 
     Args:
         network (Module): A network of one view, as described in :mod:`hggdp_plugin.models`.
         source (BatchSource): Images; they are taken whole.
         seed (tuple of ints): Seed of all randomness.
-        schedule (None or NoiseSchedule): :meth:`NoiseSchedule.fast`, with any arguments; None: its defaults.
+        levels (int): Levels of all schedules.
     """
 
     def __init__(
-        self, network: Any, source: BatchSource, seed: tuple[int, ...], schedule: NoiseSchedule | None = None
+        self, network: Any, source: BatchSource, seed: tuple[int, ...], levels: int = len(NoiseSchedule.fast())
     ) -> None:
-        self.network, self.source, self.seed = network, source, seed
-        self.schedule = schedule or NoiseSchedule.fast()
+        self.network, self.source, self.seed, self.levels = network, source, seed, levels
         self.running: dict[int, Reconstruction] = {}
         self.stored: dict[int, tuple[Tensor | None, ...]] = {}
 
     def loss(self, call: int) -> Tensor:
         """Let a reconstruction go a step further, and return the loss of the step's denoised image, a scalar."""
-        total = len(self.schedule)
+        total = self.levels
         slot = call % total
         life, level = divmod(slot + call // total, total)
         if level == 0 or slot not in self.running:
@@ -78,7 +80,8 @@ class Reconstructions:
         image = self.source.whole(generator)[0]
         while not image.any():  # a zoom can leave all that there was outside
             image = self.source.whole(generator)[0]
-        begun = Reconstruction(self.network, image, seed, self.schedule)
+        schedule = random_schedule(self.levels, np.random.default_rng(seed).spawn(1)[0])
+        begun = Reconstruction(self.network, image, seed, schedule)
         if level and stored:
             begun.go_on(level, stored)
         else:  # at the start of a training: after that, all begin at level 0
@@ -99,7 +102,7 @@ class Reconstruction:
         network (Module): A network of one view.
         image (Tensor): Real (2, H, W), on the network's device.
         seed (tuple of ints): Decides the measurement, and the sampler's noise.
-        schedule (None or NoiseSchedule): As for :class:`Reconstructions`.
+        schedule (None or NoiseSchedule): :meth:`NoiseSchedule.fast`, with any arguments; None: its defaults.
     """
 
     def __init__(
@@ -204,6 +207,18 @@ class Consistent(torch.autograd.Function):
 def as_array(tensor: Tensor, device: sp.Device) -> Any:
     """An array where SigPy works of a tensor where the network works: the same device, or the CPU."""
     return interop.to_array(tensor if device.id >= 0 else tensor.detach().cpu())
+
+
+def random_schedule(levels: int, rng: np.random.Generator) -> NoiseSchedule:
+    """The default schedule or, every other time, one that starts at another level, from the data or from noise.
+
+    A network that has seen one start only is lost at another (docs/training.md).
+    """
+    if rng.integers(2):
+        return NoiseSchedule.fast(levels)
+    start = log_uniform(rng, STARTS)
+    from_data = start < NOISE_FROM or bool(rng.integers(2))
+    return replace(NoiseSchedule.fast(levels, sigma_max=start), from_data=from_data)
 
 
 def measured(image: NDArray[np.complex64], rng: np.random.Generator) -> tuple[NDArray, NDArray | None]:

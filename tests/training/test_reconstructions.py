@@ -15,12 +15,15 @@ from hggdp_plugin.training import reconstructions
 from hggdp_plugin.training.data import OFF, Augmentation, BatchSource
 from hggdp_plugin.training.reconstructions import (
     ACCELERATIONS,
+    NOISE_FROM,
     NOISES,
+    STARTS,
     Consistent,
     Reconstruction,
     Reconstructions,
     measured,
     random_mask,
+    random_schedule,
 )
 
 SHAPE = (41, 35)
@@ -47,7 +50,7 @@ def network(seed=0):
 
 
 def several(model, image, seed=(5,)):
-    return Reconstructions(model, BatchSource([image], 16, Augmentation(**OFF)), seed, SCHEDULE)
+    return Reconstructions(model, BatchSource([image], 16, Augmentation(**OFF)), seed, len(SCHEDULE))
 
 
 def losses(running, calls):
@@ -186,3 +189,14 @@ def test_masks_are_of_lines_spokes_and_points():
         lines = (mask == mask[:, :1]).all()
         kinds.append("lines" if lines else "spokes" if mask[:, 24].all() or mask[32].all() else "points")
     assert all(4 < kinds.count(kind) < 18 for kind in ("lines", "spokes", "points"))
+
+
+def test_half_of_the_schedules_start_elsewhere_than_the_default_and_some_at_noise():
+    schedules = [random_schedule(7, np.random.default_rng(seed)) for seed in range(200)]
+    others = [s for s in schedules if s != NoiseSchedule.fast(7)]
+    from_noise = [s for s in others if not s.from_data]
+    assert all(len(s) == 7 and s.sigmas[-1] == pytest.approx(0.005) for s in schedules)
+    assert all(STARTS[0] <= s.sigmas[0] <= STARTS[1] for s in others)
+    assert all(s.sigmas[0] >= NOISE_FROM for s in from_noise)
+    assert 80 < len(others) < 120
+    assert 8 < len(from_noise) < len(others) / 2
