@@ -28,6 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--init", help="prior to start from, a bundled name or a file, with its architecture, views and widths"
     )
     p.add_argument(
+        "--keep",
+        type=_part,
+        default=0.0,
+        metavar="PART",
+        help="part of the weights of --init in those written, 0 to 1 (default 0); a finished run can be given another",
+    )
+    p.add_argument(
         "--architecture", choices=("unet", "refinenet"), default="unet", help="refinenet: the published network"
     )
     p.add_argument("--views", type=positive, default=1, help="noisy views the network sees of each image (default 1)")
@@ -89,6 +96,13 @@ def _duration(text: str) -> float:
     if not found or not text:
         raise argparse.ArgumentTypeError(f"{text!r}: give a time such as 9m, 1h30m, 90s or 00:01:30:00")
     return sum(int(n or 0) * unit for n, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+
+
+def _part(text: str) -> float:
+    part = float(text)
+    if not 0 <= part <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from 0 to 1")
+    return part
 
 
 def _devices(text: str) -> str | int:

@@ -28,7 +28,7 @@ PHASE_PIXELS = 16
 CROPS_FIRST = 0.75
 
 #: What may differ between the starts of a run; the rest makes its course.
-MAY_CHANGE = ("output", "val", "val_every", "max_time", "devices", "compile", "steps")
+MAY_CHANGE = ("output", "val", "val_every", "max_time", "devices", "compile", "steps", "keep")
 
 
 def train(args: Any) -> dict[str, Any]:
@@ -46,10 +46,15 @@ def train(args: Any) -> dict[str, Any]:
     Raises:
         ValueError: Unusable images, prior or output, arguments that are not those the run began with, or a training
             that diverged; the message says which.
+
+    References:
+        Wortsman, M., et al. (2022). Robust fine-tuning of zero-shot models. CVPR. (``args.keep``)
     """
     output: Path = args.output
     if output.suffix != ".safetensors" or not output.resolve().parent.is_dir():
         raise ValueError(f"--output {output}: give a .safetensors file in a folder that exists")
+    if args.keep and not args.init:
+        raise ValueError(f"--keep {args.keep:g}: only with --init, of whose weights it keeps a part; leave it out")
     folder = output.with_name(output.name + ".run")
     lightning.seed_everything(args.seed, verbose=False)
     network = _network(args)
@@ -86,6 +91,7 @@ def train(args: Any) -> dict[str, Any]:
             "augmentation": vars(module.source.augmentation),
             "reconstructions": module.reconstructions,
             "initialised_from": args.init,
+            "kept": args.keep,
         },
         "scale": "maximum magnitude of an image is 1",
         "validation_psnr": {f"{sigma:g}": round(psnr, 2) for sigma, psnr in module.validation_psnr.items()},
@@ -100,6 +106,8 @@ def train(args: Any) -> dict[str, Any]:
 def fit(module: ScoreTraining, args: Any, folder: Path) -> lightning.Trainer:
     """Train, or go on from the latest checkpoint in a folder, and measure on the validation images.
 
+    A part ``args.keep`` of the weights at the start stays in those at the end.
+
     Args:
         module (ScoreTraining): What to train; its network has the averaged weights afterwards.
         args (Namespace): As :func:`train` takes it.
@@ -108,7 +116,8 @@ def fit(module: ScoreTraining, args: Any, folder: Path) -> lightning.Trainer:
     Returns:
         Trainer: The trainer, its work done.
     """
-    trainer = _trainer(module, args, folder)
+    trainer: Any = _trainer(module, args, folder)  # whose type does not tell of its callbacks
+    first = [weight.detach().clone() for weight in module.model.parameters()]
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
         # The loaders only count: workers would cost more than they bring, and an epoch has no end to log at.
@@ -118,6 +127,10 @@ def fit(module: ScoreTraining, args: Any, folder: Path) -> lightning.Trainer:
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own, under torch 2.13
         trainer.fit(module, ckpt_path=last if last.exists() else None)
+        for weight, before in zip(module.model.parameters(), first, strict=True):
+            weight.data.lerp_(before.to(weight.device), args.keep)
+        # The network has the averaged weights now; the callback would show the validation its own, with nothing kept.
+        trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, Averaging)]
         if module.validation:
             trainer.validate(module, verbose=False)
     return trainer

@@ -312,6 +312,22 @@ def test_a_prior_can_be_the_start_of_another(data, undisturbed, tmp_path):
     assert load_model(path)[1]["training"]["initialised_from"] == str(undisturbed)
 
 
+def test_a_prior_can_keep_a_part_of_the_one_it_began_with(data, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "CHECKPOINT_EVERY", STEPS)
+    path, parts, measured = tmp_path / "p.safetensors", {}, []
+    for part in ("0", "0.25", "1"):  # the second and third of the finished run
+        more = ["--init", str(undisturbed), "--lr", "0.1", "--val", str(data), "--keep", part]
+        assert main(arguments(data, path, *more)) == 0
+        parts[part] = weights(path)
+        measured.append(load_model(path)[1]["validation_psnr"])
+    assert load_model(path)[1]["training"]["kept"] == 1
+    assert measured[0] != measured[1] != measured[2]
+    assert (parts["0"]["head.weight"] != parts["1"]["head.weight"]).all()
+    for name, first in weights(undisturbed).items():
+        torch.testing.assert_close(parts["1"][name], first)
+        torch.testing.assert_close(parts["0.25"][name], 0.75 * parts["0"][name] + 0.25 * first)
+
+
 def test_a_prior_can_start_a_deeper_one(data, undisturbed, tmp_path):
     path = tmp_path / "p.safetensors"
     deeper = ["--init", str(undisturbed), "--blocks", "3", "--phase-pixels", "4"]
@@ -355,6 +371,7 @@ def test_another_seed_is_another_run(data, undisturbed, tmp_path):
         (["--architecture", "refinenet", "--widths", "2", "--blocks", "2"], "--blocks, --phase-pixels: only the U-Net"),
         (["--init", "brain-t2", "--blocks", "1"], "blocks: 1 are fewer than"),
         (["--init", "no-such-prior"], "no-such-prior"),
+        (["--keep", "0.5"], "--keep 0.5: only with --init"),
         (["--val", "no-such-file.npy"], "no-such-file.npy"),
         (["-o", "prior.pth"], "--output"),
         (["-o", "no-such-folder/p.safetensors"], "--output"),
@@ -375,6 +392,8 @@ def test_bad_arguments_are_refused_in_one_line(change, said, data, tmp_path, cap
         ["--steps", "0"],
         ["--views", "-1"],
         ["--phase-pixels", "-1"],
+        ["--keep", "1.5"],
+        ["--keep", "nearly all"],
         ["--max-time", "2 hours"],
         ["--max-time", ""],
         ["--devices", "0"],
