@@ -114,10 +114,7 @@ class NoiseSchedule:
         momentum: float = 0.6,
         turn: bool = True,
     ) -> "NoiseSchedule":
-        """One step per level, from the least-squares image; benchmarks/steps.py tells why these values.
-
-        The bundled prior was trained in reconstructions with these, and counts on ``sigma_max``.
-        """
+        """One step per level, from the least-squares image; benchmarks/steps.py tells why these values."""
         return cls(geometric(sigma_max, sigma_min, levels), eta=eta, momentum=momentum, turn=turn)
 
 
