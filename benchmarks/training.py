@@ -227,7 +227,7 @@ def measure(name: str, data: Path, runs: Path, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    p = parser(__doc__)
+    p = parser(__doc__, prior=False)
     p.add_argument("--runs", type=Path, required=True, help="folder for the runs' states and results")
     p.add_argument("--steps", type=int, default=540, help="steps of each training (default 540)")
     p.add_argument("--only", nargs="+", choices=SETTINGS, metavar="NAME", help=f"of: {'; '.join(SETTINGS)}")

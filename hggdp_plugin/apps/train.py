@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -99,10 +100,10 @@ def _duration(text: str) -> float:
 
 
 def _part(text: str) -> float:
-    part = float(text)
-    if not 0 <= part <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a number from 0 to 1")
-    return part
+    with suppress(ValueError):
+        if 0 <= (part := float(text)) <= 1:
+            return part
+    raise argparse.ArgumentTypeError(f"{text}: give a number from 0 to 1")
 
 
 def _devices(text: str) -> str | int:
