@@ -21,13 +21,13 @@ import sigpy.mri as mr
 from common import need, parser, print_table, report
 
 from hggdp_plugin import io
-from hggdp_plugin.apps.hggdp import HGGDPRecon
-from hggdp_plugin.apps.measurement import estimate_maps
+from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.apps.simulate import main as simulate
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.io.cfl import read_cfl, write_cfl
 from hggdp_plugin.metrics import score
 from hggdp_plugin.prior import load_prior
+from hggdp_plugin.volume.reconstruct import estimate_maps
 
 SAMPLINGS = {
     "Poisson disc R=6": "--mask poisson --accel 6 --calib 24",

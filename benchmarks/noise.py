@@ -14,10 +14,10 @@ import sigpy.mri as mr
 from common import parser, print_table, report, siat_images
 
 from hggdp_plugin import HGGDPRecon, load_prior
-from hggdp_plugin.apps.hggdp import CARTESIAN_SHARE, NON_CARTESIAN_SHARE
+from hggdp_plugin.app import CARTESIAN_SHARE, NON_CARTESIAN_SHARE
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.coil_maps import espirit_maps
 from hggdp_plugin.linops import Sense
-from hggdp_plugin.maps import espirit_maps
 from hggdp_plugin.metrics import score
 from hggdp_plugin.simulation import coil_maps
 from hggdp_plugin.simulation.masks import radial_trajectory

@@ -27,13 +27,13 @@ from common import elsewhere, need, parser, peak_memory, print_table, report
 from multicoil import zero_filled
 
 from hggdp_plugin import io
-from hggdp_plugin.apps.measurement import estimate_maps, reconstruct
 from hggdp_plugin.apps.simulate import main as simulate
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.io.cfl import read_cfl
 from hggdp_plugin.metrics import Scores, mean_scores, score_slices
 from hggdp_plugin.prior import load_prior
 from hggdp_plugin.simulation import REFERENCE, Measurement, write_raw
+from hggdp_plugin.volume.reconstruct import estimate_maps, reconstruct
 
 #: Rows of the table: slices, and options of ``hggdp simulate``.
 SIMULATED = {

@@ -23,8 +23,8 @@ from common import need, parser, print_table, report, siat_images
 
 from hggdp_plugin import HGGDPRecon, NoiseSchedule, load_prior
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.coil_maps import espirit_maps
 from hggdp_plugin.linops import Sense
-from hggdp_plugin.maps import espirit_maps
 from hggdp_plugin.simulation.coils import coil_maps
 from hggdp_plugin.simulation.masks import radial_trajectory
 

@@ -30,14 +30,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hggdp_plugin import HGGDPRecon
 from hggdp_plugin.apps.train import build_parser
-from hggdp_plugin.maps import espirit_maps
+from hggdp_plugin.coil_maps import espirit_maps
 from hggdp_plugin.metrics import score
 from hggdp_plugin.models import unet
 from hggdp_plugin.prior import ScorePrior
 from hggdp_plugin.simulation.coils import combine
 from hggdp_plugin.simulation.masks import poisson_disc
 from hggdp_plugin.training import run
-from hggdp_plugin.training.data import OFF, Augmentation, BatchSource
+from hggdp_plugin.training.batches import OFF, Augmentation, BatchSource
 from hggdp_plugin.training.images import load_images
 from hggdp_plugin.training.module import VALIDATION_SIGMAS, ScoreTraining
 

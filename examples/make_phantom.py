@@ -7,7 +7,7 @@ sampled image that it was made of (reference/image). The same seed gives the sam
 from dataclasses import asdict
 from pathlib import Path
 
-from hggdp_plugin.io.output import replacing
+from hggdp_plugin.io.files import replacing
 from hggdp_plugin.simulation import Protocol, acquire, head_phantom, make_source, write_raw
 
 OUTPUT = Path(__file__).with_name("phantom.h5")

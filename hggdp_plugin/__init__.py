@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hggdp_plugin.alg import AnnealedLangevin
-    from hggdp_plugin.apps.hggdp import HGGDPRecon
+    from hggdp_plugin.app import HGGDPRecon
     from hggdp_plugin.checkpoint import bundled_priors
     from hggdp_plugin.prior import ScorePrior, load_prior
     from hggdp_plugin.prox import L2DataConsistency
@@ -25,7 +25,7 @@ __all__ = [
 # Loaded on first use: SigPy and torch, which SigPy imports where it finds it, take seconds.
 _HOMES = {
     "AnnealedLangevin": "alg",
-    "HGGDPRecon": "apps.hggdp",
+    "HGGDPRecon": "app",
     "L2DataConsistency": "prox",
     "NoiseSchedule": "schedule",
     "ScorePrior": "prior",

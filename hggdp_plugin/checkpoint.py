@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from hggdp_plugin.published import read_published
+from hggdp_plugin.hggdp_checkpoint import read_hggdp_checkpoint
 
 #: Architecture name in a file -> module and class.
 ARCHITECTURES = {
@@ -48,7 +48,7 @@ def save_model(path: str | Path, model: torch.nn.Module, metadata: dict[str, Any
         raise ValueError(f"model: {type(model).__name__} is none of the architectures {', '.join(ARCHITECTURES)}")
     description = {"architecture": names[type(model).__name__], "config": model.config, **metadata}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    from hggdp_plugin.io.output import replacing  # to read a network, none of what io needs is needed
+    from hggdp_plugin.io.files import replacing  # to read a network, none of what io needs is needed
 
     content = save(tensors, metadata={"hggdp": json.dumps(description)})
     with replacing(path) as temporary:
@@ -73,7 +73,7 @@ def load_model(name_or_path: str | Path) -> tuple[torch.nn.Module, dict[str, Any
     if not path.is_file():
         raise ValueError(f"prior {name_or_path}: neither a file nor one of: {', '.join(bundled_priors())}")
     if path.suffix in (".pth", ".pt"):
-        published = read_published(path)
+        published = read_hggdp_checkpoint(path)
         return published, {"architecture": "refinenet", "config": published.config}
     try:
         with safe_open(path, framework="pt") as file:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hggdp_plugin import interop
-from hggdp_plugin.alg import complex_normal
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, load_model
+from hggdp_plugin.random import complex_normal
 
 
 class ScorePrior(sp.prox.Prox):

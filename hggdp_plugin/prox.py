@@ -4,7 +4,7 @@ from typing import Any
 
 import sigpy as sp
 
-from hggdp_plugin.alg import BatchConjugateGradient, ChebyshevIteration, solution
+from hggdp_plugin.solvers import BatchConjugateGradient, ChebyshevIteration, run
 
 #: Chebyshev's iterations are fast down to this fraction of the largest eigenvalue of A^H A: with the few of a step,
 #: what the data say less about is left to the prior.
@@ -80,10 +80,10 @@ class L2DataConsistency(sp.prox.Prox):
             low, high = SMALLEST * self.largest + weight, self.largest + weight
             # The move away from the input, where the residual of the whole is that of the data.
             residual = self.AHy - self.A.N(input)
-            return input + solution(ChebyshevIteration(normal, residual, low, high, self.max_iter))
+            return input + run(ChebyshevIteration(normal, residual, low, high, self.max_iter))
         P = self._preconditioner(weight)
         b = self.AHy + weight * input
-        return solution(BatchConjugateGradient(normal, b, input.copy(), max_iter=self.max_iter, P=P))
+        return run(BatchConjugateGradient(normal, b, input.copy(), max_iter=self.max_iter, P=P))
 
     def _preconditioner(self, weight: Any) -> Any:
         if self.transform is None:

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    r"""Noise levels and step rule of :class:`hggdp_plugin.alg.AnnealedLangevin` and ``PublishedLangevin``.
+    r"""Noise levels and step rule of :class:`hggdp_plugin.alg.AnnealedLangevin` and ``HGGDPSampler``.
 
     Noise levels are standard deviations per real channel, of images whose maximum magnitude is about 1.
 
@@ -21,7 +21,7 @@ class NoiseSchedule:
         turn: Show the image to the denoiser flipped and turned, at random, anew at every update: what it prefers along
             one axis does not add up.
         from_data: Start at the least-squares image rather than at uniform noise.
-        published: Sample by :class:`hggdp_plugin.alg.PublishedLangevin`, with the noise of a step where its score is
+        published: Sample by :class:`hggdp_plugin.alg.HGGDPSampler`, with the noise of a step where its score is
             taken and nowhere else.
         published_noise: ``published`` to the letter, its quirks included, for published results.
         noises: Noises of which ``published`` averages the scores in an update.

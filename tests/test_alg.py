@@ -7,9 +7,11 @@ import pytest
 import sigpy as sp
 from sigpy.alg import ConjugateGradient
 
-from hggdp_plugin.alg import AnnealedLangevin, BatchConjugateGradient, ChebyshevIteration, complex_normal
+from hggdp_plugin.alg import AnnealedLangevin
 from hggdp_plugin.prox import L2DataConsistency
+from hggdp_plugin.random import complex_normal
 from hggdp_plugin.schedule import NoiseSchedule, geometric
+from hggdp_plugin.solvers import BatchConjugateGradient, ChebyshevIteration
 
 SHAPE = (4, 4)
 N = 16

@@ -8,11 +8,11 @@ import pytest
 import sigpy.mri as mr
 
 from hggdp_plugin import HGGDPRecon, bundled_priors, load_prior
-from hggdp_plugin.apps.measurement import estimate_maps
 from hggdp_plugin.checkpoint import PRIORS
 from hggdp_plugin.io import read_raw
 from hggdp_plugin.metrics import psnr, score
 from hggdp_plugin.simulation import head_phantom
+from hggdp_plugin.volume.reconstruct import estimate_maps
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "phantom.h5"
 

@@ -92,12 +92,12 @@ def test_a_preconditioner_saves_iterations(device):
     A = Sense(mps, shape[:1], coord)
     y, density = A(truth), kspace_diagonal(mps, coord)
 
-    def solution(iterations, *preconditioner):
+    def run(iterations, *preconditioner):
         prox = L2DataConsistency(A, y, 1.0, *preconditioner or (None, None), max_iter=iterations)
         return sp.to_device(prox(10.0, x))
 
-    exact = solution(100)
-    plain, preconditioned = solution(4), solution(4, FFT2(shape), density)
+    exact = run(100)
+    plain, preconditioned = run(4), run(4, FFT2(shape), density)
     assert np.linalg.norm(preconditioned - exact) < 0.6 * np.linalg.norm(plain - exact)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hggdp_plugin.apps._cli import run
 from hggdp_plugin.checkpoint import load_model, save_model
-from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS
-from hggdp_plugin.published import read_published
+from hggdp_plugin.hggdp_checkpoint import read_hggdp_checkpoint
+from hggdp_plugin.models.refinenet import HGGDP_SIGMAS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--sigmas",
         type=float,
         nargs="+",
-        default=PUBLISHED_SIGMAS,
+        default=HGGDP_SIGMAS,
         help="noise level of each class, which the published file does not say (default: 10 from 1 to 0.01, geometric)",
     )
     p.add_argument("--half", action="store_true", help="store the weights as float16: half the size")
@@ -48,7 +48,7 @@ def _convert(argv: Sequence[str] | None) -> None:
     if args.checkpoint.suffix == ".safetensors":
         network, description = load_model(args.checkpoint)
     else:
-        network, description = read_published(args.checkpoint, args.sigmas), {"source": args.checkpoint.name}
+        network, description = read_hggdp_checkpoint(args.checkpoint, args.sigmas), {"source": args.checkpoint.name}
     save_model(args.output, network.half() if args.half else network, description)
     parameters = sum(weights.numel() for weights in network.parameters())
     print(f"{args.output}: {network.views} views, {parameters / 1e6:.2f} million parameters")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hggdp_plugin import io
 from hggdp_plugin.apps._cli import run
 from hggdp_plugin.figures import comparison
-from hggdp_plugin.io.output import check_output, replacing
+from hggdp_plugin.io.files import check_output, replacing
 from hggdp_plugin.metrics import Scores, mean_scores, score_slices
 from hggdp_plugin.simulation import REFERENCE
 

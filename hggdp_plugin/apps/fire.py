@@ -11,10 +11,10 @@ import numpy as np
 import sigpy as sp
 
 from hggdp_plugin import io
-from hggdp_plugin.io.mrd import sort_lines
-from hggdp_plugin.io.mrd_file import Lines, acquisition_header_dtype
-from hggdp_plugin.io.mrd_header import parse_header
-from hggdp_plugin.io.mrd_image import mrd_images
+from hggdp_plugin.io.mrd.hdf5 import Lines, acquisition_header_dtype
+from hggdp_plugin.io.mrd.header import parse_header
+from hggdp_plugin.io.mrd.images import mrd_images
+from hggdp_plugin.io.mrd.reader import sort_lines
 
 #: Parameters that a client may set in the JSON configuration, and what they are; others are the server's or scanner's.
 PARAMETERS = {"prior": str, "levels": int, "seed": int, "coils": int, "gpu": int}
@@ -108,10 +108,10 @@ def _reconstruct(
     gpu: int | None = None,
 ) -> list[Any]:
     """Makes the images to send, as MRD objects."""
-    from hggdp_plugin.apps.measurement import compress, reconstruct
     from hggdp_plugin.apps.recon import find_device
     from hggdp_plugin.prior import load_prior
     from hggdp_plugin.schedule import NoiseSchedule
+    from hggdp_plugin.volume.reconstruct import compress, reconstruct
 
     device: sp.Device = find_device(gpu)
     schedule = NoiseSchedule.fast() if levels is None else NoiseSchedule.fast(levels=levels)

@@ -14,7 +14,7 @@ import sigpy as sp
 
 from hggdp_plugin import io
 from hggdp_plugin.apps._cli import natural, positive, run
-from hggdp_plugin.io.output import suffix_of
+from hggdp_plugin.io.files import suffix_of
 
 _DESCRIPTION = """
 Reconstructs an ISMRMRD raw data file, or k-space from BART or NumPy: noise prewhitening, coil sensitivity maps by
@@ -104,10 +104,10 @@ def _recon(argv: Sequence[str] | None) -> None:
     _say(args, raw.summary())
 
     # Imported once the input is known to be sound, so that a mistake is told soon.
-    from hggdp_plugin.apps.finished import discard
-    from hggdp_plugin.apps.hggdp import check_published
-    from hggdp_plugin.apps.measurement import reconstruct
+    from hggdp_plugin.app import check_reference_noise
     from hggdp_plugin.prior import load_prior
+    from hggdp_plugin.volume.reconstruct import reconstruct
+    from hggdp_plugin.volume.resume import discard
 
     with _refusals("--prior"):
         prior = load_prior(*([args.prior] if args.prior else []), autocast=not args.float32)
@@ -116,7 +116,7 @@ def _recon(argv: Sequence[str] | None) -> None:
     raw, mps = _coils(args, raw)
     if args.published_noise:
         with _refusals("--published-noise"):
-            check_published(mps, None, raw.coord)
+            check_reference_noise(mps, None, raw.coord)
     keep = output.with_name(f"{output.name}.part")
     image = reconstruct(
         raw,
@@ -203,8 +203,8 @@ def _schedule(args: argparse.Namespace) -> Any:
 
 def _coils(args: argparse.Namespace, raw: io.RawData) -> tuple[io.RawData, Any]:
     """The measurement in the coils that are asked for, and their maps if they are given."""
-    from hggdp_plugin.apps.measurement import compress
-    from hggdp_plugin.compression import compress_coils
+    from hggdp_plugin.coil_compression import compress_coils
+    from hggdp_plugin.volume.reconstruct import compress
 
     mps = _given_maps(args.mps, raw) if args.mps else None
     if args.coils:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hggdp_plugin import io
 from hggdp_plugin.apps._cli import run
-from hggdp_plugin.io.output import check_output, replacing, suffix_of
+from hggdp_plugin.io.files import check_output, replacing, suffix_of
 from hggdp_plugin.simulation import Geometry, Protocol, acquire, from_bart, guess_kind, make_source, write_raw
 
 _DESCRIPTION = """

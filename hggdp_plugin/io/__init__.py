@@ -1,10 +1,9 @@
 """Files in and out: ISMRMRD raw data and images, k-space arrays, BART cfl, NIfTI, NumPy, PNG - chosen by suffix."""
 
-from hggdp_plugin.io.arrays import ARRAY_SUFFIXES, read_kspace, read_maps
-from hggdp_plugin.io.errors import InputError
-from hggdp_plugin.io.image import read_array, read_images, write_image
-from hggdp_plugin.io.mrd import read_raw
-from hggdp_plugin.io.output import check_output
+from hggdp_plugin.io.files import InputError, check_output
+from hggdp_plugin.io.images import read_array, read_images, write_image
+from hggdp_plugin.io.kspace import ARRAY_SUFFIXES, read_kspace, read_maps
+from hggdp_plugin.io.mrd.reader import read_raw
 from hggdp_plugin.io.raw import Geometry, RawData
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hggdp_plugin.io.errors import InputError
+from hggdp_plugin.io.files import InputError
 
 #: BART's dimensions, in order; in a NumPy array they come in reverse.
 DIMS = (

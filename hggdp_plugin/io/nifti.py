@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hggdp_plugin.io.errors import InputError
+from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.raw import Geometry, RawData
 
 _logger = logging.getLogger(__name__)

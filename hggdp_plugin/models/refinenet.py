@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PUBLISHED_SIGMAS: tuple[float, ...] = tuple(np.geomspace(1.0, 0.01, 10).tolist())
+HGGDP_SIGMAS: tuple[float, ...] = tuple(np.geomspace(1.0, 0.01, 10).tolist())
 
 
 class ConditionalInstanceNormPlus(nn.Module):
@@ -216,7 +216,7 @@ class RefineNet(nn.Module):
         IEEE Transactions on Medical Imaging, 40(12), 3265-3278.
     """
 
-    def __init__(self, views: int = 3, width: int = 128, sigmas: Sequence[float] = PUBLISHED_SIGMAS) -> None:
+    def __init__(self, views: int = 3, width: int = 128, sigmas: Sequence[float] = HGGDP_SIGMAS) -> None:
         super().__init__()
         if not sigmas or min(sigmas) <= 0:
             raise ValueError(f"sigmas: need positive noise levels, not {list(sigmas)}")

@@ -5,7 +5,7 @@ import sigpy as sp
 import sigpy.mri as mr
 from numpy.typing import NDArray
 
-from hggdp_plugin.maps import KERNEL_WIDTH, espirit_maps
+from hggdp_plugin.coil_maps import KERNEL_WIDTH, espirit_maps
 
 Complex = NDArray[np.complex64]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hggdp_plugin.io.output import hdf5_file
+from hggdp_plugin.io.files import hdf5_file
 from hggdp_plugin.simulation.acquire import Measurement
 
 with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported

@@ -11,8 +11,8 @@ import sigpy as sp
 import torch
 from torch import Tensor
 
+from hggdp_plugin.coil_maps import KERNEL_WIDTH, espirit_maps
 from hggdp_plugin.io import InputError, RawData, read_array, read_raw
-from hggdp_plugin.maps import KERNEL_WIDTH, espirit_maps
 from hggdp_plugin.simulation.source import guess_kind
 
 SUFFIXES = (".h5", ".npy", ".cfl", ".mat")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from hggdp_plugin.models.unet import rotated, smooth_phase
-from hggdp_plugin.training.data import BatchSource, at_least
+from hggdp_plugin.training.batches import BatchSource, at_least
 from hggdp_plugin.training.loss import denoising_loss, draw_sigma
 from hggdp_plugin.training.muon import muon
-from hggdp_plugin.training.reconstructions import Reconstruction, Reconstructions
+from hggdp_plugin.training.rollouts import Reconstruction, Reconstructions
 
 VALIDATION_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 #: One of so many validation images is reconstructed, which takes five times as long as to denoise it at those levels.

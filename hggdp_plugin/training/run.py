@@ -13,8 +13,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from hggdp_plugin.checkpoint import load_model, save_model
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet, adapted
+from hggdp_plugin.training.batches import Augmentation, BatchSource
 from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures, ProgressBar
-from hggdp_plugin.training.data import Augmentation, BatchSource
 from hggdp_plugin.training.images import load_images
 from hggdp_plugin.training.module import ScoreTraining
 

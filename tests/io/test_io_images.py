@@ -217,7 +217,7 @@ class TestTargets:
             io.write_image(tmp_path / name, self.image, overwrite=True)
 
     def test_nibabel_is_optional(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("hggdp_plugin.io.output.find_spec", lambda name: None)
+        monkeypatch.setattr("hggdp_plugin.io.files.find_spec", lambda name: None)
         with pytest.raises(io.InputError, match=r"pip install 'hggdp_plugin\[nifti\]'"):
             io.check_output(tmp_path / "image.nii")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS, RefineNet
+from hggdp_plugin.models.refinenet import HGGDP_SIGMAS, RefineNet
 
 VECTORS = Path(__file__).with_name("refinenet_vectors.npz")
 
@@ -108,9 +108,9 @@ def test_scaling_the_noise_estimate_is_best_between_levels() -> None:
     the noise estimate sigma s, errs by half a step of the grid, the score itself (power 0) and the denoised image's
     correction sigma^2 s (power 2) by a whole step.
     """
-    step = PUBLISHED_SIGMAS[0] / PUBLISHED_SIGMAS[1]
+    step = HGGDP_SIGMAS[0] / HGGDP_SIGMAS[1]
     sigma = torch.logspace(0, -2, 181, dtype=torch.float64)
-    nearest = torch.tensor(PUBLISHED_SIGMAS, dtype=torch.float64)
+    nearest = torch.tensor(HGGDP_SIGMAS, dtype=torch.float64)
     nearest = nearest[(sigma.log()[:, None] - nearest.log()).abs().argmin(1)]
     worst = {0: 0.0, 1: 0.0, 2: 0.0}
     for variance in (0.0, *np.geomspace(1e-6, 1e4, 41).tolist()):

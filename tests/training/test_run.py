@@ -17,14 +17,14 @@ pytest.importorskip("lightning")
 
 from hggdp_plugin.apps.train import main
 from hggdp_plugin.checkpoint import load_model
-from hggdp_plugin.models.refinenet import PUBLISHED_SIGMAS
+from hggdp_plugin.models.refinenet import HGGDP_SIGMAS
 from hggdp_plugin.prior import load_prior
 from hggdp_plugin.simulation import head_phantom
 from hggdp_plugin.training import module, run
-from hggdp_plugin.training.data import Augmentation, BatchSource
+from hggdp_plugin.training.batches import Augmentation, BatchSource
 from hggdp_plugin.training.loss import denoising_loss
 from hggdp_plugin.training.module import VALIDATION_SIGMAS
-from hggdp_plugin.training.reconstructions import Reconstructions
+from hggdp_plugin.training.rollouts import Reconstructions
 
 STEPS = 8
 
@@ -158,7 +158,7 @@ def test_the_published_network_becomes_a_prior(data, tmp_path):
     assert main(arguments(data, path, *published, "--val", str(data))) == 0
     network, description = load_model(path)
     assert description["architecture"] == "refinenet"
-    assert (network.views, network.config["width"], network.sigmas) == (3, 2, PUBLISHED_SIGMAS)
+    assert (network.views, network.config["width"], network.sigmas) == (3, 2, HGGDP_SIGMAS)
     assert np.isfinite(load_prior(path).denoise(np.ones((20, 24), np.complex64), 0.1)).all()
 
 

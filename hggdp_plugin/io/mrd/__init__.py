@@ -1,0 +1,1 @@
+"""ISMRMRD (MRD) raw data and images."""

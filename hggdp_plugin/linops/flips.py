@@ -1,0 +1,22 @@
+"""Flips and quarter turns."""
+
+from collections.abc import Sequence
+
+import sigpy as sp
+
+
+def flips(ishape: Sequence[int]) -> list[sp.linop.Linop]:
+    """The eight flips and quarter turns of images, as unitary Linops.
+
+    Args:
+        ishape (tuple of ints): Image shape (..., H, W).
+
+    Returns:
+        list of Linop: From images (..., H, W) to (..., H, W) or, transposed, (..., W, H); the first is the identity.
+    """
+    n = len(ishape)
+    linops = []
+    for transpose in (sp.linop.Identity(ishape), sp.linop.Transpose(ishape, (*range(n - 2), n - 1, n - 2))):
+        for axes in ((), (-2,), (-1,), (-2, -1)):
+            linops.append(sp.linop.Flip(transpose.oshape, axes) * transpose if axes else transpose)
+    return linops

@@ -1,0 +1,1 @@
+"""Many slices: from a measurement to its images, in batches."""

@@ -1,0 +1,133 @@
+"""Augmented batches: what is drawn from the images."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from hggdp_plugin.training.batches import OFF, Augmentation, BatchSource
+
+
+def complex_array(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def as_complex(x: torch.Tensor) -> np.ndarray:
+    return (x[..., 0, :, :] + 1j * x[..., 1, :, :]).numpy()
+
+
+def draw(images, crop=16, n=6, seed=0, **augmentation):
+    source = BatchSource(
+        [torch.from_numpy(np.stack([i.real, i.imag])) for i in images], crop, Augmentation(**augmentation)
+    )
+    return as_complex(source.draw(n, torch.Generator().manual_seed(seed)))
+
+
+def test_a_batch_follows_from_the_generator():
+    images = [complex_array(20, 24, seed=i) for i in range(4)]
+    first = draw(images, seed=3)
+    assert first.shape == (6, 16, 16)
+    np.testing.assert_array_equal(draw(images, seed=3), first)
+    assert (draw(images, seed=4) != first).any()
+
+
+def test_without_augmentation_a_crop_is_a_part_of_an_image():
+    images = [complex_array(20, 24, seed=i) for i in range(2)]
+    windows = np.stack([np.lib.stride_tricks.sliding_window_view(i, (16, 16)) for i in images]).reshape(-1, 16, 16)
+    for crop in draw(images, **OFF):
+        assert (windows == crop).all(axis=(1, 2)).any()
+
+
+ONE = [complex_array(16, 16)]
+
+
+def test_a_crop_lies_anywhere_in_images_of_different_sizes():
+    images = [complex_array(16, 17, seed=1), complex_array(18, 16, seed=2)]
+    drawn = {crop.tobytes() for crop in draw(images, n=300, **OFF)}
+    windows = [np.lib.stride_tricks.sliding_window_view(i, (16, 16)).reshape(-1, 16, 16) for i in images]
+    assert drawn == {window.tobytes() for window in np.concatenate(windows)}
+
+
+def test_what_is_switched_off_is_off():
+    assert Augmentation().without(["zoom", "phase"]) == Augmentation(zoom=1.0, phase=False)
+    assert Augmentation().without(OFF) == Augmentation(**OFF)
+
+
+def test_turns_keep_the_pixels():
+    turned = draw(ONE, n=40, **OFF | {"flip": True})
+    eight = {
+        np.ascontiguousarray(t).tobytes() for k in range(4) for t in (np.rot90(ONE[0], k), np.rot90(ONE[0], k)[:, ::-1])
+    }
+    assert {np.ascontiguousarray(t).tobytes() for t in turned} == eight
+
+
+def test_phases_keep_the_magnitude():
+    for options, smooth in (({"phase": True}, False), ({"smooth_phase": 2.0}, True)):
+        drawn = draw(ONE, n=20, **OFF | options)
+        np.testing.assert_allclose(abs(drawn), np.tile(abs(ONE[0]), (20, 1, 1)), rtol=1e-5)
+        angle = np.angle(drawn / ONE[0])
+        assert (angle.std(axis=(1, 2)) > 0.1).any() == smooth
+        assert abs(angle).max() > 0.1
+
+
+def test_intensity_and_shading_keep_the_phase():
+    for options, bound, varies in (({"intensity": 1.25}, 1.25, False), ({"shading": 0.3}, 1.3, True)):
+        ratio = draw(ONE, n=20, **OFF | options) / ONE[0]
+        np.testing.assert_allclose(ratio.imag, 0, atol=1e-5)
+        assert ratio.real.max() <= bound * (1 + 1e-5)
+        assert ratio.real.min() >= 2 - bound - 1e-5
+        assert (ratio.real.std(axis=(1, 2)) > 1e-3).any() == varies
+
+
+def test_zoom_keeps_a_smooth_image_smooth():
+    y, x = np.meshgrid(np.linspace(-1, 1, 32), np.linspace(-1, 1, 32), indexing="ij")
+    image = (np.exp(-4 * (x**2 + y**2)) * (1 + 1j)).astype(np.complex64)
+    drawn = draw([image], crop=32, n=20, **OFF | {"zoom": 1.25})
+    differs = abs(drawn - image).max(axis=(1, 2))
+    assert (differs == 0).any()
+    assert 0.02 < differs.max() < 0.5
+    widths = (abs(drawn) > 0.5 * abs(image).max()).sum(axis=(1, 2)) / (abs(image) > 0.5 * abs(image).max()).sum()
+    assert 0.6 < widths.min() < 0.9
+    assert 1.1 < widths.max() < 1.65
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (7, 5), (16, 2)])
+def test_small_images_are_reflected(shape):
+    drawn = draw([complex_array(*shape)], n=2, **OFF)
+    assert drawn.shape == (2, 16, 16)
+    assert (abs(drawn) > 0).all()
+
+
+def test_copies_of_the_training_module_share_the_images():
+    source = BatchSource([torch.zeros(2, 16, 16)], 16)
+    assert copy.deepcopy(source) is source
+
+
+def whole(images, seed=0, **augmentation):
+    source = BatchSource(
+        [torch.from_numpy(np.stack([i.real, i.imag])) for i in images], 16, Augmentation(**OFF | augmentation)
+    )
+    return as_complex(source.whole(torch.Generator().manual_seed(seed)))[0]
+
+
+def test_whole_images_are_drawn_in_every_orientation():
+    images = [complex_array(20, 24, seed=i) for i in range(2)]
+    eight = {turned.tobytes() for i in images for t in (i, i.T) for turned in (t, t[::-1], t[:, ::-1], t[::-1, ::-1])}
+    assert {whole(images, seed).tobytes() for seed in range(20)} == {i.tobytes() for i in images}
+    drawn = [whole(images, seed, flip=True) for seed in range(200)]
+    assert {d.shape for d in drawn} == {(20, 24), (24, 20)}
+    assert {np.ascontiguousarray(d).tobytes() for d in drawn} == eight
+
+
+@pytest.mark.parametrize("options", [{"phase": True}, {"smooth_phase": 1.0}, {"shading": 0.3}, {"zoom": 1.25}])
+def test_whole_images_are_augmented_and_the_source_is_not(options):
+    images = [complex_array(20, 24)]
+    source = BatchSource(
+        [torch.from_numpy(np.stack([i.real, i.imag])) for i in images], 16, Augmentation(**OFF | options)
+    )
+    before = source.pixels.clone()
+    drawn = [as_complex(source.whole(torch.Generator().manual_seed(seed)))[0] for seed in range(8)]
+    assert any((abs(d - images[0]) > 1e-3).any() for d in drawn)
+    torch.testing.assert_close(source.pixels, before, rtol=0, atol=0)
