@@ -1,21 +1,8 @@
-"""Files in and out: ISMRMRD raw data and images, k-space arrays, BART cfl, NIfTI, NumPy, PNG - chosen by suffix."""
+"""Read raw data, k-space and images; write images. The format follows from the file's suffix.
 
-from hggdp_plugin.io.files import InputError, check_output
-from hggdp_plugin.io.images import read_array, read_images, write_image
-from hggdp_plugin.io.kspace import ARRAY_SUFFIXES, read_kspace, read_maps
-from hggdp_plugin.io.mrd.reader import read_raw
-from hggdp_plugin.io.raw import Geometry, RawData
+The public names are listed in ``__init__.pyi``. They are loaded on first use, because SigPy takes seconds to import.
+"""
 
-__all__ = [
-    "ARRAY_SUFFIXES",
-    "Geometry",
-    "InputError",
-    "RawData",
-    "check_output",
-    "read_array",
-    "read_images",
-    "read_kspace",
-    "read_maps",
-    "read_raw",
-    "write_image",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

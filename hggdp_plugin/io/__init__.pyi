@@ -1,0 +1,11 @@
+from .files import InputError as InputError
+from .files import check_output as check_output
+from .images import read_array as read_array
+from .images import read_images as read_images
+from .images import write_image as write_image
+from .kspace import ARRAY_SUFFIXES as ARRAY_SUFFIXES
+from .kspace import read_kspace as read_kspace
+from .kspace import read_maps as read_maps
+from .mrd.reader import read_raw as read_raw
+from .raw import Geometry as Geometry
+from .raw import RawData as RawData
