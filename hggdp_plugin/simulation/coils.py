@@ -1,11 +1,10 @@
 """Coil sensitivities: simulated ones for images, estimated ones for measured k-space."""
 
 import numpy as np
-import sigpy as sp
 import sigpy.mri as mr
 from numpy.typing import NDArray
 
-from hggdp_plugin.coil_maps import KERNEL_WIDTH, espirit_maps
+from hggdp_plugin.coil_maps import KERNEL_WIDTH, combine_coils
 
 Complex = NDArray[np.complex64]
 
@@ -38,13 +37,10 @@ def combine(ksp: Complex, calib: int = 24) -> tuple[Complex, str]:
 
     Args:
         ksp: Centred k-space of one slice, shape (coils, ky, kx).
-        calib: Width of the central square that the maps are estimated from, as far as :func:`espirit_maps` uses it.
+        calib: Width of the central square that the maps are estimated from, as far as :func:`combine_coils` uses it.
 
     Returns:
         The image (y, x), and how it was combined: ``"espirit"``, or ``"single coil"`` for what a lone coil saw.
     """
-    images = sp.ifft(ksp, axes=(-2, -1))
-    if len(images) == 1:
-        return images[0].astype(np.complex64), "single coil"
-    maps = espirit_maps(ksp, min(max(calib, KERNEL_WIDTH), *ksp.shape[-2:]))
-    return np.sum(maps.conj() * images, axis=0).astype(np.complex64), "espirit"
+    image = combine_coils(ksp, calib_width=max(calib, KERNEL_WIDTH))
+    return image, "single coil" if len(ksp) == 1 else "espirit"

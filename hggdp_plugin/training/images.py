@@ -7,11 +7,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-import sigpy as sp
 import torch
 from torch import Tensor
 
-from hggdp_plugin.coil_maps import KERNEL_WIDTH, espirit_maps
+from hggdp_plugin.coil_maps import KERNEL_WIDTH, combine_coils
 from hggdp_plugin.io import InputError, RawData, read_array, read_raw
 from hggdp_plugin.simulation.source import guess_kind
 
@@ -140,8 +139,7 @@ def combined(raw: RawData) -> np.ndarray:
     if coils > 1 and width <= KERNEL_WIDTH:
         raise InputError(raw.source, f"a matrix of {raw.grid} is too small for coil maps", "train on larger images")
     for slice_, calib in enumerate(raw.calib):
-        mps = espirit_maps(calib, min(raw.calib_width, width), sp.cpu_device)
-        images[:, slice_] = np.sum(mps.conj() * sp.ifft(ksp[:, slice_], axes=(-2, -1)), axis=1)
+        images[:, slice_] = combine_coils(ksp[:, slice_], calib, raw.calib_width)
     images = images.reshape(-1, *raw.grid)
     peaks = np.abs(images).max(axis=(1, 2))
     return images[peaks > EMPTY * peaks.max()]

@@ -81,7 +81,7 @@ def map_estimator(
         if raw.calib is None:
             # One trajectory serves all frames; where they differ the first frame's own is used.
             frame = (0, 0, 0, 0, s)
-            calib = maps.gridded_centre(raw.ksp[frame], _coord(raw, frame), calib_width, device)
+            calib = maps.calibration_from_noncartesian(raw.ksp[frame], _coord(raw, frame), calib_width, device)
             calib = sp.resize(calib, shape)
         else:
             calib = raw.calib[s]
