@@ -1,11 +1,15 @@
 """What all command lines share: how a failure reaches the user."""
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from hggdp_plugin.io import InputError
+
+_LOGGER = logging.getLogger("hggdp_plugin")
 
 
 def run(
@@ -29,7 +33,8 @@ def run(
         interrupted; 1 when the reader of stdout has gone.
     """
     try:
-        code = func(argv) or 0
+        with _console_log():
+            code = func(argv) or 0
         sys.stdout.flush()  # a reader that has gone shows here rather than when the interpreter exits
         return code
     except BrokenPipeError:
@@ -41,6 +46,33 @@ def run(
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def set_quiet(quiet: bool) -> None:
+    """Choose what the log shows for the rest of a command: only warnings and errors, or information too."""
+    _LOGGER.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints information on stdout, warnings and errors on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = record.levelno >= logging.WARNING
+        text = f"{record.levelname.lower()}: {record.getMessage()}" if warning else record.getMessage()
+        print(text, file=sys.stderr if warning else sys.stdout, flush=True)
+
+
+@contextmanager
+def _console_log() -> Iterator[None]:
+    """Show the log of the package on the console while a command runs; only warnings, before :func:`set_quiet`."""
+    handler, level = _ConsoleHandler(), _LOGGER.level
+    _LOGGER.addHandler(handler)
+    set_quiet(True)
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(level)
 
 
 def positive(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import sigpy as sp
 
 from hggdp_plugin import io
-from hggdp_plugin.apps._cli import natural, positive, run
+from hggdp_plugin.apps._cli import natural, positive, run, set_quiet
 from hggdp_plugin.io.files import suffix_of
 
 _DESCRIPTION = """
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--batch-size", type=positive, metavar="N", help="slices at a time (default: what fits into the free memory)"
     )
     machine.add_argument("--float32", action="store_true", help="run the network in full precision, not bfloat16")
-    machine.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    machine.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")
     return parser
 
 
@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _recon(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
+    set_quiet(args.quiet)
     output = args.output or _default_output(args.raw)
     inputs = [path for path in (args.raw, args.mps, args.coord) if path]
     io.check_output(output, inputs=inputs, overwrite=args.overwrite)

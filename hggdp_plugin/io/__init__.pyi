@@ -7,5 +7,5 @@ from .kspace import ARRAY_SUFFIXES as ARRAY_SUFFIXES
 from .kspace import read_kspace as read_kspace
 from .kspace import read_maps as read_maps
 from .mrd.reader import read_raw as read_raw
-from .raw import Geometry as Geometry
 from .raw import RawData as RawData
+from .raw import SliceGeometry as SliceGeometry

@@ -1,5 +1,6 @@
 """K-space, trajectories and coil maps that come as plain arrays: BART's cfl, and NumPy."""
 
+import logging
 import os
 
 import numpy as np
@@ -9,11 +10,10 @@ from hggdp_plugin.io.cfl import IMAGE_DIMS, take_dims
 from hggdp_plugin.io.coil_maps import read_h5_maps
 from hggdp_plugin.io.files import InputError, suffix_of
 from hggdp_plugin.io.images import read_array
-from hggdp_plugin.io.mrd.cartesian import sampled_centre
 from hggdp_plugin.io.mrd.classify import COUNTERS
 from hggdp_plugin.io.mrd.hdf5 import MAX_SAMPLE, acquisition_header_dtype
 from hggdp_plugin.io.mrd.header import MAX_MATRIX
-from hggdp_plugin.io.raw import RawData
+from hggdp_plugin.io.raw import RawData, Shape3, Size3
 
 #: Suffixes of files that hold an array rather than acquisitions.
 ARRAY_SUFFIXES = (".cfl", ".hdr", ".npy")
@@ -21,6 +21,7 @@ ARRAY_SUFFIXES = (".cfl", ".hdr", ".npy")
 PathLike = str | os.PathLike[str]
 
 _FRAMES = IMAGE_DIMS[:5]
+_logger = logging.getLogger(__name__)
 
 
 def read_kspace(path: PathLike, coord: PathLike | None = None, grid: tuple[int, int] | None = None) -> RawData:
@@ -153,10 +154,10 @@ def _raw(
 ) -> RawData:
     """Fills in what arrays do not tell; ``readout`` is the number of positions along the readout in 3D."""
     slabs, (rows, columns) = ksp.shape[4], grid
-    fov_shape = (slabs, rows, columns)
+    fov_shape = Shape3(slabs, rows, columns)
     if readout is not None:
-        slabs, fov_shape = slabs // readout, (*grid, readout)
-    depth = 1 if readout is None else fov_shape[0]
+        slabs, fov_shape = slabs // readout, Shape3(*grid, readout)
+    depth = 1 if readout is None else fov_shape.z
     heads = np.zeros((*ksp.shape[:4], slabs), acquisition_header_dtype)
     heads["version"] = 1
     heads["active_channels"] = heads["available_channels"] = ksp.shape[5]
@@ -164,22 +165,24 @@ def _raw(
     heads["position"][..., 2] = depth * np.arange(slabs)
     for axis, name in enumerate(COUNTERS):
         heads["idx"][name] = np.indices(heads.shape)[axis]
-    calib = ksp[0, 0, 0, 0] if coord is None else None
+    # An array has no other way to say what was measured; BART and SigPy read it so too.
+    mask = np.asarray(ksp.any(axis=5)) if coord is None else None
+    _logger.info("The array tells no geometry: voxels of 1 mm.")
     return RawData(
         ksp=ksp,
+        mask=mask,
         coord=coord,
-        calib=calib,
-        calib_shape=(0, 0) if calib is None else sampled_centre(calib, readout is not None),
+        calib=ksp[0, 0, 0, 0] if coord is None else None,
+        calib_mask=None if mask is None else mask[0, 0, 0, 0],
         trajectory="cartesian" if coord is None else "non-Cartesian",
         is_3d=readout is not None,
         whitened=False,
         noise_cov=None,
         grid=grid,
         fov_shape=fov_shape,
-        image_shape=(depth * slabs, *fov_shape[1:]),
-        fov=(float(fov_shape[2]), float(fov_shape[1]), float(depth)),
-        heads=heads,
+        image_shape=Shape3(depth * slabs, *fov_shape[1:]),
+        fov=Size3(float(depth), float(fov_shape.y), float(fov_shape.x)),
+        acq_headers=heads,
         header="",
         source=str(path),
-        log=("The array tells no geometry: voxels of 1 mm.",),
     )

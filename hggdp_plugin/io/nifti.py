@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from hggdp_plugin.io.files import InputError
-from hggdp_plugin.io.raw import Geometry, RawData
+from hggdp_plugin.io.raw import RawData, SliceGeometry
 
 _logger = logging.getLogger(__name__)
 
 
-def nifti_affine(geometry: Geometry, shape: tuple[int, int, int], voxel: tuple[float, float, float]) -> np.ndarray:
+def nifti_affine(geometry: SliceGeometry, shape: tuple[int, int, int], voxel: tuple[float, float, float]) -> np.ndarray:
     """Works out the affine from array indices [x, y, z] to scanner coordinates in mm (RAS).
 
     Args:
-        geometry (Geometry): position and directions of each slice, in LPS coordinates as MRD has them.
+        geometry (SliceGeometry): position and directions of each slice, in LPS coordinates as MRD has them.
         shape (tuple): of the array, (x, y, z).
         voxel (tuple): size in mm, (x, y, z); z is used where there is a single slice.
 
@@ -64,8 +64,8 @@ def write_nifti(path: Path, image: np.ndarray, raw: RawData | None, history: str
         affine = np.diag([1.0, 1.0, 1.0, 1.0])
         affine[:3, 3] = -(x // 2), -(y // 2), -(z // 2)
     else:
-        slices = z // raw.heads.shape[-1] if raw.is_3d else 1
-        affine = nifti_affine(raw.geometry, (x, y, z), (raw.fov[0] / x, raw.fov[1] / y, raw.fov[2] / slices))
+        slices = z // raw.acq_headers.shape[-1] if raw.is_3d else 1
+        affine = nifti_affine(raw.geometry, (x, y, z), (raw.fov.x / x, raw.fov.y / y, raw.fov.z / slices))
     file = nibabel.Nifti1Image(array, affine)
     file.header.set_xyzt_units("mm")
     file.header["descrip"] = history.encode("ascii", "replace")[:79]

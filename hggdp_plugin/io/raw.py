@@ -1,16 +1,35 @@
-"""What a reconstruction needs of a measurement: one object, whatever the file looked like."""
+"""A measurement as a reconstruction needs it: one object, whatever the file looked like."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-import sigpy as sp
+
+from hggdp_plugin._typing import Array
+
+
+class Shape3(NamedTuple):
+    """Number of voxels along each axis of a stack of slices or of a volume."""
+
+    z: int
+    y: int
+    x: int
+
+
+class Size3(NamedTuple):
+    """Lengths in mm along each axis of a slice or of a volume."""
+
+    z: float
+    y: float
+    x: float
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Where the image's slices lie in the patient (MRD's LPS coordinates, mm); each array has shape (slices, 3).
+class SliceGeometry:
+    """Where the slices lie in the patient, in MRD's LPS coordinates (mm); each array has shape (slices, 3).
 
-    ``position`` is the centre of voxel (y // 2, x // 2) of a slice.
+    ``position`` is the center of voxel (y // 2, x // 2) of a slice.
     """
 
     position: np.ndarray
@@ -21,50 +40,81 @@ class Geometry:
 
 @dataclass(frozen=True)
 class RawData:
-    """A measurement, sorted, averaged, whitened and cropped along the readout.
+    """A measurement: sorted, averaged, prewhitened and cropped along the readout.
 
-    FFTs are SigPy's: centred and orthonormal. K-space that was not measured is exactly zero.
+    FFTs are SigPy's: centered and orthonormal. ``mask`` says which samples were measured. The others are zero in
+    ``ksp``, as SigPy's apps expect, but a zero alone means nothing.
 
     Attributes:
-        ksp (array): complex64 (repetition, contrast, phase, set, slice, coil, *k): k is (ky, kx) for 2D
-            Cartesian, (kz, ky) for 3D Cartesian (the slices are then the positions along the readout) and (shots,
+        ksp (array): k-space, complex64 (repetition, contrast, phase, set, slice, coil, *k). k is (ky, kx) for 2D
+            Cartesian data, (kz, ky) for 3D Cartesian data, whose slices are positions along the readout, and (shots,
             samples) for other trajectories.
-        coord (array or None): k-space positions in SigPy's units (-N/2 to N/2, order (y, x)), float32 (shots, samples,
-            2), or with the five frame axes before if the frames' trajectories differ; None for Cartesian data.
-        calib (array or None): k-space (slice, coil, *k) for coil calibration: calibration lines, and image lines where
-            there are none; None for non-Cartesian data.
-        calib_shape (tuple): size of the largest centred, fully sampled rectangle of ``calib``; (0, 0) if none.
-        trajectory (str): cartesian, epi, radial, spiral and so on, as the header says, in lower case.
-        is_3d (bool): whether this is 3D Cartesian data, split into 2D problems along the readout.
-        whitened (bool): whether the noise is uncorrelated between coils with E|n|^2 = 1 per complex sample.
-        noise_cov (array or None): covariance of the noise scan as measured, complex64 (coil, coil).
-        grid (tuple): matrix of each 2D problem, (ky, kx) or (kz, ky): the image that ``ksp`` is the transform of.
-        fov_shape (tuple): (z, y, x) voxels of the image's field of view at the measured resolution.
-        image_shape (tuple): (slices, y, x) of the finished image (the header's recon matrix).
-        fov (tuple): field of view of the finished image, mm, as (x, y, z); z is one slice's in 2D, the slab's in 3D.
-        heads (array): acquisition headers of the lines nearest to the k-space centre, (repetition, contrast, phase,
-            set, slice); the last axis counts slabs in 3D.
-        header (str): the XML header.
-        source (str): file and group.
-        log (tuple of str): what was found and decided, in sentences.
+        mask (array or None): Which samples were measured, bool (repetition, contrast, phase, set, slice, *grid).
+            Read-only. None for non-Cartesian data.
+        coord (array or None): k-space coordinates in SigPy's units (-N/2 to N/2, order (y, x)), float32 (shots,
+            samples, 2), with the five frame axes before if the trajectories of the frames differ. None for Cartesian
+            data.
+        calib (array or None): k-space for coil calibration (slice, coil, *k): calibration lines, and image lines
+            where there are none. None for non-Cartesian data.
+        calib_mask (array or None): Which samples of ``calib`` were measured, bool (slice, *grid).
+        trajectory (str): Name of the trajectory in the header (cartesian, epi, radial, spiral ...), in lower case.
+        is_3d (bool): Whether this is 3D Cartesian data, split into 2D problems along the readout.
+        whitened (bool): Whether the noise is uncorrelated between coils with E|n|^2 = 1 for each complex sample.
+        noise_cov (array or None): Covariance of the noise scan as measured, complex64 (coil, coil).
+        grid (tuple): Matrix of each 2D problem, (y, x) or (z, y): the image that ``ksp`` is the transform of.
+        fov_shape (Shape3): Voxels in the field of view of the image, at the measured resolution.
+        image_shape (Shape3): Slices, rows and columns of the final image (the recon matrix of the header).
+        fov (Size3): Field of view of the final image; z is the thickness of a slice in 2D and of a slab in 3D.
+        acq_headers (array): Header of the acquisition nearest to the k-space center of each frame (repetition,
+            contrast, phase, set, slice). In 3D the last axis counts slabs.
+        header (str): The XML header.
+        source (str): File and group.
     """
 
-    ksp: np.ndarray
-    coord: np.ndarray | None
-    calib: np.ndarray | None
-    calib_shape: tuple[int, int]
+    ksp: Array
+    mask: Array | None
+    coord: Array | None
+    calib: Array | None
+    calib_mask: Array | None
     trajectory: str
     is_3d: bool
     whitened: bool
-    noise_cov: np.ndarray | None
+    noise_cov: Array | None
     grid: tuple[int, int]
-    fov_shape: tuple[int, int, int]
-    image_shape: tuple[int, int, int]
-    fov: tuple[float, float, float]
-    heads: np.ndarray
+    fov_shape: Shape3
+    image_shape: Shape3
+    fov: Size3
+    acq_headers: np.ndarray
     header: str
     source: str
-    log: tuple[str, ...]
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Length of the frame axes: (repetition, contrast, phase, set, slice)."""
+        shape: tuple[int, ...] = self.ksp.shape
+        return shape[:5]
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices; in 3D, of positions along the readout."""
+        return self.frame_shape[4]
+
+    @property
+    def n_coils(self) -> int:
+        """Number of coils."""
+        return int(self.ksp.shape[5])
+
+    @cached_property
+    def measured_frames(self) -> np.ndarray:
+        """Which frames hold data, bool (repetition, contrast, phase, set, slice)."""
+        if self.mask is None:
+            return np.ones(self.frame_shape, bool)
+        return np.asarray(self.mask.any(axis=(-2, -1)))
+
+    @cached_property
+    def calib_shape(self) -> tuple[int, int]:
+        """Size of the largest centered rectangle that is fully sampled in ``calib``, (0, 0) if there is none."""
+        return (0, 0) if self.calib_mask is None else centered_region(np.asarray(self.calib_mask.all(axis=0)))
 
     @property
     def calib_width(self) -> int:
@@ -72,63 +122,63 @@ class RawData:
         return min(self.calib_shape)
 
     @property
-    def geometry(self) -> Geometry:
-        """Position and directions of the finished image's slices (of the first frame)."""
-        first = self.heads[0, 0, 0, 0]
+    def geometry(self) -> SliceGeometry:
+        """Position and directions of the slices of the final image (of its first frame)."""
+        first = self.acq_headers[0, 0, 0, 0]
         if not self.is_3d:
-            return Geometry(*(first[f].astype(float) for f in ("position", "read_dir", "phase_dir", "slice_dir")))
-        per_slab = self.image_shape[0] // len(first)
-        step = (np.arange(per_slab) - per_slab // 2) * self.fov[2] / per_slab
-        heads = np.repeat(first, per_slab)
-        slice_dir = heads["slice_dir"].astype(float)
-        with np.errstate(invalid="ignore"):  # directions need not be finite: writers of images look after that
-            position = heads["position"] + np.tile(step, len(first))[:, None] * slice_dir
-        return Geometry(position, heads["read_dir"].astype(float), heads["phase_dir"].astype(float), slice_dir)
+            return SliceGeometry(*(first[f].astype(float) for f in ("position", "read_dir", "phase_dir", "slice_dir")))
+        per_slab = self.image_shape.z // len(first)
+        step = (np.arange(per_slab) - per_slab // 2) * self.fov.z / per_slab
+        headers = np.repeat(first, per_slab)
+        slice_dir = headers["slice_dir"].astype(float)
+        with np.errstate(invalid="ignore"):  # Directions may be NaN: the writers of images check them.
+            position = headers["position"] + np.tile(step, len(first))[:, None] * slice_dir
+        return SliceGeometry(position, headers["read_dir"].astype(float), headers["phase_dir"].astype(float), slice_dir)
 
     def to_image(self, recon: np.ndarray) -> np.ndarray:
-        """Brings reconstructed 2D problems to the image the header asks for.
+        """Assemble reconstructed 2D problems to the image that the header asks for.
 
-        Phase oversampling is cropped and the matrix is interpolated (by zeros around k-space) to ``image_shape``.
+        Phase oversampling is cropped, and the image is interpolated to ``image_shape`` by zero-filling its k-space.
 
         Args:
-            recon (array): (repetition, contrast, phase, set, slice, *grid), the frame axes as in ``ksp``.
+            recon (array): Images (repetition, contrast, phase, set, slice, *grid), with the frame axes of ``ksp``.
 
         Returns:
-            array: (repetition, contrast, phase, set, slice, y, x).
+            array: Image (repetition, contrast, phase, set, slice, y, x).
 
         Raises:
-            ValueError: ``recon`` has another shape.
+            ValueError: If ``recon`` has another shape.
         """
-        if recon.shape != self.ksp.shape[:5] + self.grid:
-            raise ValueError(f"recon must have shape {self.ksp.shape[:5] + self.grid}, got {recon.shape}")
+        if recon.shape != self.frame_shape + self.grid:
+            raise ValueError(f"recon must have shape {self.frame_shape + self.grid}, got {recon.shape}")
         fov_shape: tuple[int, ...] = self.fov_shape[1:]
         image_shape: tuple[int, ...] = self.image_shape[1:]
         if self.is_3d:
-            slabs = self.heads.shape[-1]
-            recon = recon.reshape(*recon.shape[:4], slabs, -1, *self.grid)  # slab, x, z, y
+            slabs = self.acq_headers.shape[-1]
+            recon = recon.reshape(*recon.shape[:4], slabs, -1, *self.grid)  # (..., slab, x, z, y)
             recon = np.moveaxis(recon, 5, -1)
-            fov_shape, image_shape = self.fov_shape, (self.image_shape[0] // slabs, *image_shape)
+            fov_shape, image_shape = self.fov_shape, (self.image_shape.z // slabs, *image_shape)
         image = _resample(recon, fov_shape, image_shape)
         return image.reshape(*recon.shape[:4], *self.image_shape)
 
     def summary(self) -> str:
-        """Describes the measurement in a few lines of text."""
+        """Describe the measurement in one or two lines of text."""
         names = ("repetitions", "contrasts", "phases", "sets", "readout positions" if self.is_3d else "slices")
-        frames = [f"{n} {name}" for n, name in zip(self.ksp.shape, names, strict=False) if n > 1]
+        frames = [f"{n} {name}" for n, name in zip(self.frame_shape, names, strict=True) if n > 1]
         kind = f"{'3D' if self.is_3d else '2D'} {self.trajectory}"
         size = f"{self.ksp.shape[-2]} x {self.ksp.shape[-1]} k-space"
-        head = ", ".join([kind, *frames, f"{self.ksp.shape[5]} coils", size])
-        lines = [f"{self.source}: {head}; image matrix {' x '.join(map(str, self.image_shape))}."]
-        if self.coord is None:
-            sampled = self.ksp.any(axis=5).mean()
-            lines.append(
-                f"Sampled: {100 * sampled:.0f} %; fully sampled centre: {' x '.join(map(str, self.calib_shape))}."
-            )
-        return "\n".join([*lines, *self.log])
+        head = ", ".join([kind, *frames, f"{self.n_coils} coils", size])
+        text = f"{self.source}: {head}; image matrix {' x '.join(map(str, self.image_shape))}."
+        if self.mask is None:
+            return text
+        region = " x ".join(map(str, self.calib_shape))
+        return f"{text}\nSampled: {100 * self.mask.mean():.0f} %; calibration region: {region}."
 
 
 def _resample(image: np.ndarray, fov_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> np.ndarray:
-    """Crops or pads the last axes to a field of view, then interpolates them to a matrix; values are kept."""
+    """Crop or pad the last axes to a field of view, then interpolate them to a matrix, keeping the intensity."""
+    import sigpy as sp
+
     lead = image.shape[: -len(fov_shape)]
     image = sp.resize(image, lead + fov_shape)
     if fov_shape == image_shape:
@@ -137,3 +187,31 @@ def _resample(image: np.ndarray, fov_shape: tuple[int, ...], image_shape: tuple[
     gain = np.sqrt(np.prod(image_shape) / np.prod(fov_shape))
     ksp = sp.resize(sp.fft(image, axes=axes), lead + image_shape)
     return (sp.ifft(ksp, axes=axes) * gain).astype(image.dtype, copy=False)
+
+
+def centered_region(sampled: np.ndarray) -> tuple[int, int]:
+    """Find the largest centered rectangle in which every position was sampled.
+
+    Args:
+        sampled (array): bool, shape (ky, kx).
+
+    Returns:
+        tuple: Height and width of the rectangle of largest area that :func:`sigpy.resize` would crop to, or (0, 0).
+    """
+    height, width = sampled.shape
+    # Half-open extents of the centered block of n among N, as sigpy.resize places it.
+    columns = _centered(width)
+    best, allowed = (0, 0), width
+    holes = np.zeros((height + 1, width + 1), np.int64)
+    holes[1:, 1:] = np.cumsum(np.cumsum(~sampled, axis=0), axis=1)
+    for h, (top, bottom) in enumerate(_centered(height), start=1):
+        strip = holes[bottom] - holes[top]
+        while allowed and strip[columns[allowed - 1][1]] > strip[columns[allowed - 1][0]]:
+            allowed -= 1  # The blocks are nested: a taller one is never wider.
+        if h * allowed > best[0] * best[1]:
+            best = (h, allowed)
+    return best
+
+
+def _centered(size: int) -> list[tuple[int, int]]:
+    return [(size // 2 - n // 2, size // 2 - n // 2 + n) for n in range(1, size + 1)]

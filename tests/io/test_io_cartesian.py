@@ -34,7 +34,7 @@ def test_fully_sampled(tmp_path, xml):
     assert raw.calib_shape == SHAPE
     assert (raw.coord, raw.whitened, raw.noise_cov, raw.is_3d) == (None, False, None, False)
     assert raw.image_shape == (1, 24, 16)
-    assert raw.fov == (16, 24, 1)
+    assert raw.fov == (1, 24, 16)
     close(raw.to_image(sp.ifft(raw.ksp[..., 0, :, :], axes=(-1, -2)))[0, 0, 0, 0, 0], images[0])
     assert "3 coils" in raw.summary()
 
@@ -52,12 +52,12 @@ def test_counters_span_the_axes(tmp_path, xml):
         close(raw.ksp[place][:, ::2], kspace(image)[:, ::2])
     assert not raw.ksp[..., 1::2, :].any()
     np.testing.assert_array_equal(raw.geometry.position, [[0, 0, 0], [0, 0, 1], [0, 0, 2]])
-    np.testing.assert_array_equal(raw.heads["idx"]["slice"][1, 0, 1, 0], [0, 1, 2])
-    np.testing.assert_array_equal(raw.heads["idx"]["kspace_encode_step_1"], 12)  # the line nearest to the centre
+    np.testing.assert_array_equal(raw.acq_headers["idx"]["slice"][1, 0, 1, 0], [0, 1, 2])
+    np.testing.assert_array_equal(raw.acq_headers["idx"]["kspace_encode_step_1"], 12)  # the line nearest to the centre
     assert raw.image_shape == (3, 24, 16)
 
 
-def test_counters_need_not_be_dense_and_frames_may_be_missing(tmp_path, xml):
+def test_counters_need_not_be_dense_and_frames_may_be_missing(tmp_path, xml, caplog):
     images = coil_images(SHAPE)
     lines = [
         *cartesian_lines(oversampled(images), idx={"slice": 3, "repetition": 7}),
@@ -67,13 +67,13 @@ def test_counters_need_not_be_dense_and_frames_may_be_missing(tmp_path, xml):
     assert raw.ksp.shape[:5] == (2, 1, 1, 1, 2)
     close(raw.ksp[1, 0, 0, 0, 1], kspace(images))
     assert not raw.ksp[0, 0, 0, 0, 1].any()
-    assert any("2 of 4 frames have no lines" in sentence for sentence in raw.log)
-    np.testing.assert_array_equal(raw.heads["idx"]["slice"][0, 0, 0, 0], [3, 9])
-    np.testing.assert_array_equal(raw.heads["idx"]["repetition"][:, 0, 0, 0, 0], [7, 60000])
+    assert any("2 of 4 frames have no lines" in sentence for sentence in caplog.messages)
+    np.testing.assert_array_equal(raw.acq_headers["idx"]["slice"][0, 0, 0, 0], [3, 9])
+    np.testing.assert_array_equal(raw.acq_headers["idx"]["repetition"][:, 0, 0, 0, 0], [7, 60000])
     np.testing.assert_array_equal(raw.geometry.position[1], [1, 2, 3])
 
 
-def test_lines_of_no_image_are_left_out(tmp_path, xml):
+def test_lines_of_no_image_are_left_out(tmp_path, xml, caplog):
     images = coil_images(SHAPE)
     ksp = oversampled(images)
     lines = cartesian_lines(ksp)
@@ -81,7 +81,7 @@ def test_lines_of_no_image_are_left_out(tmp_path, xml):
         lines += cartesian_lines(100 * ksp, flags=[bit])
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
     close(raw.ksp[0, 0, 0, 0, 0], kspace(images))
-    assert sum("24" in sentence and "left out" in sentence for sentence in raw.log) == 8
+    assert sum("24" in sentence and "left out" in sentence for sentence in caplog.messages) == 8
 
 
 def test_surface_coil_flag_on_every_line(tmp_path, xml):
@@ -89,7 +89,7 @@ def test_surface_coil_flag_on_every_line(tmp_path, xml):
     assert raw.ksp.any()
 
 
-def test_averages(tmp_path, xml):
+def test_averages(tmp_path, xml, caplog):
     images = coil_images(SHAPE)
     ksp = oversampled(images)
     noise = np.random.default_rng(1).standard_normal((4, *ksp.shape)).astype(np.float32)
@@ -99,7 +99,7 @@ def test_averages(tmp_path, xml):
     single = io.read_raw(write(tmp_path / "b.h5", xml, cartesian_lines(ksp + noise.mean(0))))
     keep = np.arange(24) != 3
     close(raw.ksp[..., keep, :], single.ksp[..., keep, :])
-    assert any("4 to 5 times" in sentence for sentence in raw.log)
+    assert any("4 to 5 times" in sentence for sentence in caplog.messages)
 
 
 def test_calibration_lines(tmp_path, xml):
@@ -140,13 +140,13 @@ def test_partial_fourier(tmp_path):
     assert raw.calib_shape == (11, 16)
 
 
-def test_missing_limits_and_recon_space(tmp_path):
+def test_missing_limits_and_recon_space(tmp_path, caplog):
     ksp = kspace(coil_images(SHAPE))
     xml = header(encoding((16, 24, 1)))
     xml = xml[: xml.index("<reconSpace>")] + xml[xml.index("</reconSpace>") + len("</reconSpace>") :]
     raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(ksp)))
     close(raw.ksp[0, 0, 0, 0, 0], ksp)
-    assert any("reconSpace" in sentence for sentence in raw.log)
+    assert any("reconSpace" in sentence for sentence in caplog.messages)
 
 
 @pytest.mark.parametrize("stored_centre", [8, 7])
@@ -187,11 +187,11 @@ def test_asymmetric_echo_with_oversampling(tmp_path, xml):
     assert error[8:].max() < 0.06
 
 
-def test_center_sample_not_set(tmp_path, xml):
+def test_center_sample_not_set(tmp_path, xml, caplog):
     images = coil_images(SHAPE)
     raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(images), center_sample=0)))
     close(raw.ksp[0, 0, 0, 0, 0], kspace(images))
-    assert any("center_sample" in sentence for sentence in raw.log)
+    assert any("center_sample" in sentence for sentence in caplog.messages)
 
 
 def test_recon_matrix_larger_than_encoded_and_phase_oversampling(tmp_path):
@@ -219,14 +219,14 @@ def test_single_coil(tmp_path, xml):
     assert raw.ksp.shape[5] == 1
 
 
-def test_encoding_of_the_image_is_chosen(tmp_path):
+def test_encoding_of_the_image_is_chosen(tmp_path, caplog):
     ksp = kspace(coil_images(SHAPE))
     xml = header(encoding((16, 24, 1)), encoding((64, 8, 1)))
     reference = np.ones((3, 64), np.complex64)
     lines = [line(reference, flags=[20], encoding_space_ref=1, idx={"kspace_encode_step_1": i}) for i in range(8)]
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines + cartesian_lines(ksp)))
     close(raw.ksp[0, 0, 0, 0, 0], ksp)
-    assert any("other encodings" in sentence for sentence in raw.log)
+    assert any("other encodings" in sentence for sentence in caplog.messages)
 
 
 def test_groups(tmp_path, xml):

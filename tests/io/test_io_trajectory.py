@@ -48,7 +48,7 @@ def test_units(tmp_path, images, factor, name):
     np.testing.assert_allclose(raw.coord, coord, atol=1e-5)
     np.testing.assert_allclose(raw.ksp[0, 0, 0, 0, 0], sp.nufft(images, coord), atol=1e-5)
     assert (raw.calib, raw.grid, raw.image_shape) == (None, (N, N), (1, N, N))
-    assert raw.heads["idx"]["kspace_encode_step_1"].shape == (1, 1, 1, 1, 1)
+    assert raw.acq_headers["idx"]["kspace_encode_step_1"].shape == (1, 1, 1, 1, 1)
     assert raw.summary()
 
 

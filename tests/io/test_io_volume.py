@@ -35,7 +35,7 @@ def test_volume(tmp_path, images):
     np.testing.assert_allclose(raw.ksp[0, 0, 0, 0], expected, atol=1e-5)
     assert raw.calib_shape == raw.grid == (6, 12)
     assert raw.image_shape == SHAPE
-    assert raw.fov == (16, 12, 12)
+    assert raw.fov == (12, 12, 16)
     recon = sp.ifft(raw.ksp, axes=(-1, -2))[..., 0, :, :]
     image = raw.to_image(recon)
     assert image.shape == (1, 1, 1, 1, *SHAPE)

@@ -134,7 +134,7 @@ def test_a_volume_is_read_with_its_slices_along_the_readout(source, tmp_path):
     mask[got.partitions, got.rows] = True
     np.testing.assert_allclose(raw.ksp[0, 0, 0, 0], source.ksp * mask, atol=1e-5)
     np.testing.assert_array_equal(raw.to_image(source.image[None, None, None, None])[0, 0, 0, 0], reference)
-    assert raw.fov == (8, 200, 240)
+    assert raw.fov == (240, 200, 8)
     assert np.allclose(np.cross(raw.geometry.read_dir, raw.geometry.phase_dir), raw.geometry.slice_dir)
 
 

@@ -1,5 +1,6 @@
 """Which acquisitions are image lines, calibration or noise, and which image frame each belongs to."""
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import numpy as np
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.mrd.hdf5 import Lines
 from hggdp_plugin.io.mrd.header import Encoding, Header
+
+_logger = logging.getLogger(__name__)
 
 NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE, SURFACE_COIL = 19, 20, 21, 22, 29
 #: Flags of lines that belong to no image, and how a log line calls them.
@@ -41,13 +44,12 @@ class Selection:
     noise: np.ndarray
 
 
-def select(lines: Lines, header: Header, log: list[str]) -> Selection:
+def select(lines: Lines, header: Header) -> Selection:
     """Sorts acquisitions by purpose and drops those that cannot be used together.
 
     Args:
         lines (Lines): all acquisitions.
         header (Header): the XML header.
-        log (list of str): what was decided is appended.
 
     Returns:
         Selection: image lines all have one encoding, channel count and readout length.
@@ -73,9 +75,9 @@ def select(lines: Lines, header: Header, log: list[str]) -> Selection:
         )
     for bit, name in NOT_IMAGE.items():
         if bit != NOISE and (count := int((flagged(heads, bit) & other).sum())):
-            log.append(f"{count} {name} lines are left out.")
+            _logger.info(f"{count} {name} lines are left out.")
 
-    encoding = _one_encoding(lines, header, image, calibration, log)
+    encoding = _one_encoding(lines, header, image, calibration)
     _agree(lines, image, "active_channels", "channels")
     _agree(lines, image, "number_of_samples", "samples")
     first = heads[image][0]
@@ -85,13 +87,13 @@ def select(lines: Lines, header: Header, log: list[str]) -> Selection:
         heads["number_of_samples"] == first["number_of_samples"]
     )
     if (calibration & ~like).any():
-        log.append(
+        _logger.info(
             f"{int((calibration & ~like).sum())} calibration lines of another size than the image's are left out."
         )
     return Selection(encoding, image, calibration & like, noise)
 
 
-def _one_encoding(lines: Lines, header: Header, image: np.ndarray, calibration: np.ndarray, log: list[str]) -> Encoding:
+def _one_encoding(lines: Lines, header: Header, image: np.ndarray, calibration: np.ndarray) -> Encoding:
     """Keeps the first encoding that has image lines; clears the others from ``image`` and ``calibration``."""
     spaces = lines.heads["encoding_space_ref"]
     chosen = int(spaces[image].min())
@@ -106,7 +108,7 @@ def _one_encoding(lines: Lines, header: Header, image: np.ndarray, calibration: 
     same = [i for i, other in enumerate(header.encodings) if other.encoded == encoding.encoded]
     dropped = int((image & (spaces != chosen)).sum()) + int((calibration & ~image & ~np.isin(spaces, same)).sum())
     if dropped:
-        log.append(f"{dropped} lines of other encodings than number {chosen} are left out.")
+        _logger.info(f"{dropped} lines of other encodings than number {chosen} are left out.")
     calibration &= np.where(image, spaces == chosen, np.isin(spaces, same))
     image &= spaces == chosen
     return encoding

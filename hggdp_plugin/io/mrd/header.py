@@ -1,11 +1,14 @@
 """The XML header of an ISMRMRD file, reduced to what a reconstruction needs."""
 
+import logging
 import math
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import NoReturn
 
 from hggdp_plugin.io.files import InputError
+
+_logger = logging.getLogger(__name__)
 
 #: Counters are 16 bit, so no matrix of a readable file is larger.
 MAX_MATRIX = 65535
@@ -38,13 +41,11 @@ class Header:
         xml (str): the header as it stands in the file.
         encodings (tuple of Encoding): in file order; an acquisition's ``encoding_space_ref`` counts them.
         noise_bandwidth (float or None): ``relativeReceiverNoiseBandwidth``.
-        notes (tuple of str): what was missing and what was assumed.
     """
 
     xml: str
     encodings: tuple[Encoding, ...]
     noise_bandwidth: float | None
-    notes: tuple[str, ...]
 
 
 class _Builder(ET.TreeBuilder):
@@ -78,26 +79,23 @@ def parse_header(xml: bytes, where: str) -> Header:
         element.tag = element.tag.rpartition("}")[2]
     if root.tag != "ismrmrdHeader":
         raise InputError(where, f"the XML is a <{root.tag}>, not an <ismrmrdHeader>", "convert the raw data again")
-    notes: list[str] = []
-    encodings = tuple(
-        _encoding(node, f"{where} encoding {i}", notes) for i, node in enumerate(root.findall("encoding"))
-    )
+    encodings = tuple(_encoding(node, f"{where} encoding {i}") for i, node in enumerate(root.findall("encoding")))
     if not encodings:
         raise InputError(where, "the header has no <encoding>", "convert the raw data again")
     bandwidth = _number(root, "acquisitionSystemInformation/relativeReceiverNoiseBandwidth", where)
     if bandwidth is not None and not 0.1 < bandwidth < 10:
-        notes.append(f"The receiver's noise bandwidth of {bandwidth:g} in the header is not plausible.")
+        _logger.warning(f"The receiver's noise bandwidth of {bandwidth:g} in the header is not plausible.")
         bandwidth = None
-    return Header(xml.decode("utf-8", errors="replace"), encodings, bandwidth, tuple(notes))
+    return Header(xml.decode("utf-8", errors="replace"), encodings, bandwidth)
 
 
-def _encoding(node: ET.Element, where: str, notes: list[str]) -> Encoding:
-    encoded = _space(node.find("encodedSpace"), f"{where} encodedSpace", notes)
+def _encoding(node: ET.Element, where: str) -> Encoding:
+    encoded = _space(node.find("encodedSpace"), f"{where} encodedSpace")
     if encoded is None:
         raise InputError(where, "there is no <encodedSpace>", "add the encoded matrix and field of view")
-    recon = _space(node.find("reconSpace"), f"{where} reconSpace", notes)
+    recon = _space(node.find("reconSpace"), f"{where} reconSpace")
     if recon is None:
-        notes.append("The header has no reconSpace: the encoded matrix is taken.")
+        _logger.warning("The header has no reconSpace: the encoded matrix is taken.")
         recon = encoded
     if max(recon.matrix) > 8 * max(encoded.matrix):
         raise InputError(
@@ -117,7 +115,7 @@ def _encoding(node: ET.Element, where: str, notes: list[str]) -> Encoding:
     return Encoding(trajectory, encoded, recon, *centres)
 
 
-def _space(node: ET.Element | None, where: str, notes: list[str]) -> Space | None:
+def _space(node: ET.Element | None, where: str) -> Space | None:
     if node is None:
         return None
     matrix = tuple(_number(node, f"matrixSize/{axis}", where) for axis in "xyz")
@@ -132,7 +130,7 @@ def _space(node: ET.Element | None, where: str, notes: list[str]) -> Space | Non
         raise InputError(where, f"the field of view {_show(fov)} mm is not positive", "correct the field of view")
     thickness = fov[2]
     if thickness is None or not 0 < thickness < 1e5:
-        notes.append(f"The field of view along z is {thickness}: 1 mm is taken.")
+        _logger.warning(f"The field of view along z is {thickness}: 1 mm is taken.")
         thickness = 1.0
     nx, ny, nz = (int(n or 0) for n in matrix)
     return Space((nx, ny, nz), (float(fov[0] or 0), float(fov[1] or 0), thickness))

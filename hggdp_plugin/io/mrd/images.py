@@ -38,7 +38,7 @@ def image_headers(image: np.ndarray, raw: RawData | None) -> np.ndarray:
         array: headers (repetition, contrast, phase, set, image), one image per slice, or per volume in 3D.
     """
     z, y, x = image.shape[-3:]
-    depth = 1 if raw is None or not raw.is_3d else z // raw.heads.shape[-1]
+    depth = 1 if raw is None or not raw.is_3d else z // raw.acq_headers.shape[-1]
     heads = np.zeros((*image.shape[:4], z // depth), image_header_dtype)
     heads["version"] = 1
     if raw is None:
@@ -49,10 +49,10 @@ def image_headers(image: np.ndarray, raw: RawData | None) -> np.ndarray:
             heads[name] = np.indices(heads.shape)[axis]
     else:
         for name in (*_COPIED, "position", "read_dir", "phase_dir", "slice_dir"):
-            heads[name] = raw.heads[name]
+            heads[name] = raw.acq_headers[name]
         for name in (*COUNTERS, "average"):
-            heads[name] = raw.heads["idx"][name]
-        heads["field_of_view"] = raw.fov
+            heads[name] = raw.acq_headers["idx"][name]
+        heads["field_of_view"] = raw.fov[::-1]
     heads["data_type"] = constants.DATATYPE_CXFLOAT if np.iscomplexobj(image) else constants.DATATYPE_FLOAT
     heads["image_type"] = constants.IMTYPE_COMPLEX if np.iscomplexobj(image) else constants.IMTYPE_MAGNITUDE
     heads["matrix_size"] = x, y, depth

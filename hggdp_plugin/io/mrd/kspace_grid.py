@@ -1,10 +1,13 @@
 """K-space arrays that lines are added to: repeated lines are averaged, absent ones stay zero."""
 
+import logging
 import math
 
 import numpy as np
 
 from hggdp_plugin.io.files import InputError
+
+_logger = logging.getLogger(__name__)
 
 
 def allocate(shape: tuple[int, ...], measured: int, where: str) -> np.ndarray:
@@ -44,13 +47,21 @@ class Grid:
 
     Args:
         array (array): zeros, shape (frames, kz, ky, coils, x) - a view of any memory layout.
+        columns (int): kx positions that ``measured`` tells apart: x, or 1 where x is image space.
+
+    Attributes:
+        count (array): how often each line was measured, int32 (frames, kz, ky).
+        measured (array): which samples were measured, bool (frames, kz, ky, columns).
     """
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array: np.ndarray, columns: int) -> None:
         self.array = array
         self.count = np.zeros(array.shape[:3], np.int32)
+        self.measured = np.zeros((*array.shape[:3], columns), bool)
 
-    def add(self, frame: np.ndarray, row_2: np.ndarray, row_1: np.ndarray, samples: np.ndarray) -> None:
+    def add(
+        self, frame: np.ndarray, row_2: np.ndarray, row_1: np.ndarray, samples: np.ndarray, measured: np.ndarray
+    ) -> None:
         """Adds lines to their places.
 
         Args:
@@ -58,6 +69,7 @@ class Grid:
             row_2 (array): kz index, shape (lines,).
             row_1 (array): ky index, shape (lines,).
             samples (array): (lines, coils, x).
+            measured (array): which samples were measured, bool (lines, columns).
         """
         turn = _occurrence(np.ravel_multi_index((frame, row_2, row_1), self.count.shape))
         for k in range(turn.max() + 1):  # one pass for each time that a place is repeated among these lines
@@ -68,21 +80,19 @@ class Grid:
             else:
                 self.array[place] = samples[now]
             self.count[place] += 1
+            self.measured[place] |= measured[now]
 
-    def average(self, unit_noise: bool, log: list[str]) -> None:
+    def average(self, unit_noise: bool) -> None:
         """Divides by the number of times that each line was measured.
 
         Args:
             unit_noise (bool): whether to scale the result so that a line measured the median number of times keeps
                 the noise variance of a single one.
-            log (list of str): what was decided is appended.
         """
         counts = self.count[self.count > 0]
         if not (counts > 1).any():
             return
         usual = float(np.median(counts))
-        span = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-        log.append(f"Lines measured {span} times are averaged.")
         gain = np.sqrt(usual) if unit_noise else 1.0
         for frame, count in enumerate(self.count):
             weight = (gain / np.maximum(1, count)).astype(np.float32)

@@ -1,9 +1,13 @@
 """Noise covariance and prewhitening."""
 
+import logging
+
 import numpy as np
 
 from hggdp_plugin.io.mrd.classify import Selection
 from hggdp_plugin.io.mrd.hdf5 import Lines, check_finite
+
+_logger = logging.getLogger(__name__)
 
 #: Effective over nominal bandwidth of a Siemens receiver, assumed where the header does not say.
 DEFAULT_BANDWIDTH = 0.793
@@ -46,13 +50,12 @@ def whitening_matrix(cov: np.ndarray) -> np.ndarray | None:
     return np.linalg.inv(factor) / scale
 
 
-def measure_noise(lines: Lines, selection: Selection, log: list[str]) -> np.ndarray | None:
+def measure_noise(lines: Lines, selection: Selection) -> np.ndarray | None:
     """Reads the noise scan, if there is one that fits the image lines.
 
     Args:
         lines (Lines): all acquisitions.
         selection (Selection): which are noise and which image lines.
-        log (list of str): what was decided is appended.
 
     Returns:
         array or None: noise covariance between coils as measured, complex128 (coils, coils).
@@ -63,9 +66,9 @@ def measure_noise(lines: Lines, selection: Selection, log: list[str]) -> np.ndar
     coils = int(lines.heads["active_channels"][selection.image][0])
     usable = selection.noise & (lines.heads["active_channels"] == coils) & (lines.heads["number_of_samples"] > 0)
     if (count := int((selection.noise & ~usable).sum())) > 0:
-        log.append(f"{count} noise lines without samples of {coils} channels are left out.")
+        _logger.info(f"{count} noise lines without samples of {coils} channels are left out.")
     if not usable.any():
-        log.append("There is no noise scan: the data are not whitened.")
+        _logger.info("There is no noise scan: the data are not whitened.")
         return None
     total: np.ndarray | float = 0.0
     weight = 0
@@ -75,12 +78,12 @@ def measure_noise(lines: Lines, selection: Selection, log: list[str]) -> np.ndar
         total = total + degrees * covariance(samples)
         weight += degrees
     if weight < coils:
-        log.append(f"The noise scan has too few samples for {coils} channels: the data are not whitened.")
+        _logger.info(f"The noise scan has too few samples for {coils} channels: the data are not whitened.")
         return None
     return np.asarray(total) / weight
 
 
-def noise_scale(lines: Lines, selection: Selection, bandwidth: float | None, log: list[str]) -> float:
+def noise_scale(lines: Lines, selection: Selection, bandwidth: float | None) -> float:
     r"""Scales noise of the noise scan to noise of the image lines.
 
     A sample's noise variance goes with the bandwidth, that is with one over the dwell time; the noise scan's effective
@@ -90,7 +93,6 @@ def noise_scale(lines: Lines, selection: Selection, bandwidth: float | None, log
         lines (Lines): all acquisitions.
         selection (Selection): which are noise and which image lines.
         bandwidth (float or None): effective over nominal receiver bandwidth of the noise scan.
-        log (list of str): what was decided is appended.
 
     Returns:
         float: :math:`\sqrt{b\, t_\text{image} / t_\text{noise}}`, with which the whitening matrix is multiplied.
@@ -98,13 +100,15 @@ def noise_scale(lines: Lines, selection: Selection, bandwidth: float | None, log
     dwell = lines.heads["sample_time_us"]
     image, noise = float(np.median(dwell[selection.image])), float(np.median(dwell[selection.noise]))
     if not (0 < image < 1e6 and 0 < noise < 1e6):
-        log.append("The file does not say the dwell times of noise and image: the noise scale is 1.")
+        _logger.info("The file does not say the dwell times of noise and image: the noise scale is 1.")
         return 1.0
     if np.ptp(dwell[selection.image]) > 0.01 * image:
-        log.append("The image lines' dwell times differ: their median scales the noise.")
+        _logger.info("The image lines' dwell times differ: their median scales the noise.")
     if bandwidth is None:
         bandwidth = DEFAULT_BANDWIDTH
-        log.append(f"The header gives no receiver noise bandwidth: {bandwidth} is taken.")
+        _logger.info(f"The header gives no receiver noise bandwidth: {bandwidth} is taken.")
     scale = float(np.sqrt(bandwidth * image / noise))
-    log.append(f"Noise scale {scale:.3f} (dwell time {image:g} us, noise scan {noise:g} us, bandwidth {bandwidth:g}).")
+    _logger.info(
+        f"Noise scale {scale:.3f} (dwell time {image:g} us, noise scan {noise:g} us, bandwidth {bandwidth:g})."
+    )
     return scale

@@ -1,5 +1,7 @@
 """Acquisitions along radial, spiral and other trajectories."""
 
+import logging
+
 import numpy as np
 
 from hggdp_plugin.io.files import InputError
@@ -9,9 +11,11 @@ from hggdp_plugin.io.mrd.header import Encoding
 from hggdp_plugin.io.mrd.kspace_grid import allocate
 from hggdp_plugin.io.mrd.readout import trimmed
 
+_logger = logging.getLogger(__name__)
+
 
 def read_trajectory(
-    lines: Lines, selection: Selection, frames: Frames, whiten: np.ndarray | None, log: list[str]
+    lines: Lines, selection: Selection, frames: Frames, whiten: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads the image lines of a non-Cartesian measurement.
 
@@ -20,7 +24,6 @@ def read_trajectory(
         selection (Selection): which are image lines.
         frames (Frames): the image frames.
         whiten (array or None): whitening matrix (coils, coils).
-        log (list of str): what was decided is appended.
 
     Returns:
         tuple: samples, complex64 (repetition, contrast, phase, set, slice, coil, shots, samples); positions in SigPy's
@@ -33,7 +36,7 @@ def read_trajectory(
     image, heads = selection.image, lines.heads
     numbers = np.flatnonzero(image)
     _check_heads(lines, numbers)
-    shots = _shots(lines, frames, numbers, log)
+    shots = _shots(lines, frames, numbers)
     count = trimmed(heads[numbers], lines.where, numbers)
     if np.ptp(count) or np.ptp(heads["discard_pre"][numbers].astype(int)):
         raise InputError(
@@ -57,7 +60,7 @@ def read_trajectory(
         coord[place[block, 0], place[block, 1]] = _in_plane(
             k[:, first : first + samples], block, selection, lines.where
         )
-    coord = _sigpy_units(coord, selection.encoding, lines.where, log)
+    coord = _sigpy_units(coord, selection.encoding, lines.where)
     distance = np.full(len(heads), np.inf)
     distance[shots.ravel()] = np.hypot(*np.moveaxis(coord, -1, 0)).min(axis=-1).ravel()
     shared = (coord == coord[:1]).all()
@@ -83,7 +86,7 @@ def _check_heads(lines: Lines, numbers: np.ndarray) -> None:
         )
 
 
-def _shots(lines: Lines, frames: Frames, numbers: np.ndarray, log: list[str]) -> np.ndarray:
+def _shots(lines: Lines, frames: Frames, numbers: np.ndarray) -> np.ndarray:
     """Arranges line numbers as (frames, shots); shots are in the order of their encoding step, then of time."""
     frame = frames.number[numbers]
     n_frames = int(np.prod([float(n) for n in frames.shape]))
@@ -98,7 +101,7 @@ def _shots(lines: Lines, frames: Frames, numbers: np.ndarray, log: list[str]) ->
     order = np.lexsort((numbers, lines.heads["idx"]["kspace_encode_step_1"][numbers], frame))
     start = np.cumsum(counts) - counts
     if fewest < counts.max():
-        log.append(f"Frames have {fewest} to {counts.max()} readouts: the first {fewest} of each are taken.")
+        _logger.info(f"Frames have {fewest} to {counts.max()} readouts: the first {fewest} of each are taken.")
     return numbers[order][start[:, None] + np.arange(fewest)]
 
 
@@ -113,7 +116,7 @@ def _in_plane(k: np.ndarray, numbers: np.ndarray, selection: Selection, where: s
     return k[..., 1::-1]
 
 
-def _sigpy_units(coord: np.ndarray, encoding: Encoding, where: str, log: list[str]) -> np.ndarray:
+def _sigpy_units(coord: np.ndarray, encoding: Encoding, where: str) -> np.ndarray:
     """Scales positions to cycles per field of view of the image, the unit of SigPy's NUFFT.
 
     The standard leaves the unit open. Two are in use: cycles per pixel of the encoded matrix (up to 0.5), and cycles
@@ -124,11 +127,11 @@ def _sigpy_units(coord: np.ndarray, encoding: Encoding, where: str, log: list[st
     zoom = np.array([recon.fov[1] / encoded.fov[1], recon.fov[0] / encoded.fov[0]], np.float32)
     sizes = np.array([max(encoded.matrix[:2]), max(recon.matrix[:2])])
     if 0.05 <= largest <= 0.51:
-        log.append(f"Trajectory in cycles per pixel (largest {largest:.3g}).")
+        _logger.info(f"Trajectory in cycles per pixel (largest {largest:.3g}).")
         return coord * (zoom * np.array(encoded.matrix[1::-1], np.float32))
     if min(sizes) / 4 <= largest <= 1.1 * max(sizes) / 2:
         nearest = int(np.argmin(np.abs(sizes / 2 - largest)))
-        log.append(f"Trajectory in cycles per field of view (largest {largest:.4g}).")
+        _logger.info(f"Trajectory in cycles per field of view (largest {largest:.4g}).")
         return coord if nearest == 1 else coord * zoom
     raise InputError(
         f"{where}/data",

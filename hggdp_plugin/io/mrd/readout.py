@@ -1,5 +1,6 @@
 """One Cartesian readout: aligned to the k-space centre, and cropped to the image's field of view."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,8 @@ from scipy import fft
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.mrd.classify import REVERSE, flagged
 from hggdp_plugin.io.mrd.hdf5 import Lines
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,23 @@ class Readout:
         if self.hybrid:
             return fft.fftshift(line, axes=-1)
         line = fft.fftshift(fft.fft(line, norm="ortho", overwrite_x=True), axes=-1)
-        position = (np.arange(size) - size // 2) * (self.encoded / size) + half
-        line[..., (position < start) | (position > stop - 1)] = 0  # the crop smears a little beyond the measured part
+        line[..., ~self.measured(offset, stop - offset)] = 0  # cropping leaks beyond the measured samples
         return line
+
+    def measured(self, offset: int, count: int) -> np.ndarray:
+        """Finds which of the cropped samples lie among the measured ones.
+
+        Args:
+            offset (int): position of the first sample on the encoded grid.
+            count (int): number of samples.
+
+        Returns:
+            array: bool (cropped,); in hybrid space everything is measured.
+        """
+        if self.hybrid:
+            return np.ones(self.cropped, bool)
+        position = (np.arange(self.cropped) - self.cropped // 2) * (self.encoded / self.cropped) + self.encoded // 2
+        return (position >= max(0, offset)) & (position <= min(self.encoded, offset + count) - 1)
 
 
 def trimmed(heads: np.ndarray, where: str, numbers: np.ndarray) -> np.ndarray:
@@ -79,14 +96,13 @@ def trimmed(heads: np.ndarray, where: str, numbers: np.ndarray) -> np.ndarray:
     return count
 
 
-def offsets(lines: Lines, wanted: np.ndarray, encoded: int, log: list[str]) -> np.ndarray:
+def offsets(lines: Lines, wanted: np.ndarray, encoded: int) -> np.ndarray:
     """Finds where on the encoded grid each line starts, so that its ``center_sample`` falls on encoded // 2.
 
     Args:
         lines (Lines): all acquisitions.
         wanted (array): bool (lines,), the lines to place.
         encoded (int): samples of a complete readout.
-        log (list of str): what was decided is appended.
 
     Returns:
         array: int64 (lines,); zero for lines not wanted.
@@ -112,7 +128,7 @@ def offsets(lines: Lines, wanted: np.ndarray, encoded: int, log: list[str]) -> n
     offset = np.where(~fits & (stored >= 0) & (stored + count <= encoded), stored, offset)
     unset = (heads["center_sample"] == 0) & (count == encoded)
     if unset.any():
-        log.append(f"center_sample is 0 on {int(unset.sum())} complete lines: taken as not set.")
+        _logger.info(f"center_sample is 0 on {int(unset.sum())} complete lines: taken as not set.")
         offset[unset] = 0
     outside = (centre < 0) | (centre >= count) | (offset + count <= encoded // 2) | (offset > encoded // 2)
     if (outside & ~unset).any():
@@ -122,7 +138,7 @@ def offsets(lines: Lines, wanted: np.ndarray, encoded: int, log: list[str]) -> n
         )
     lost = np.maximum(0, -offset) + np.maximum(0, offset + count - encoded)
     if lost.any():
-        log.append(f"Up to {lost.max()} samples of a line lie outside the encoded matrix and are left out.")
+        _logger.info(f"Up to {lost.max()} samples of a line lie outside the encoded matrix and are left out.")
     placed = np.zeros(len(wanted), np.int64)
     placed[numbers] = offset
     return placed
