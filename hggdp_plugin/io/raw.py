@@ -38,7 +38,7 @@ class SliceGeometry:
     slice_dir: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RawData:
     """A measurement: sorted, averaged, prewhitened and cropped along the readout.
 

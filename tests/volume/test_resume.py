@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_the_image_does_not_depend_on_the_batches(command):
         np.testing.assert_allclose(image, images[0], atol=1e-5 * abs(images[0]).max())
 
 
-def test_maps_are_made_once_for_all_frames(monkeypatch):
+def test_maps_are_made_once_for_all_frames(tmp_path, monkeypatch):
     made = []
 
     def count(ksp, *args, **options):
@@ -152,8 +153,9 @@ def test_maps_are_made_once_for_all_frames(monkeypatch):
         return np.ones(ksp.shape, np.complex64) / 2
 
     monkeypatch.setattr(reconstruct.maps, "espirit_maps", count)
-    ksp = np.ones((3, 1, 1, 1, 2, 4, 32, 32), np.complex64)
-    raw = io.RawData(ksp, None, ksp[0, 0, 0, 0], (32, 32), "", False, False, None, (32, 32), *[None] * 6, ())
+    np.save(tmp_path / "ksp.npy", np.ones((2, 4, 32, 32), np.complex64))
+    raw = io.read_kspace(tmp_path / "ksp.npy")
+    raw = replace(raw, ksp=np.repeat(raw.ksp, 3, axis=0))
     of_slice = reconstruct.map_estimator(raw, log=lambda line: None)
     for number in (0, 1, 0, 1):
         of_slice(number)
