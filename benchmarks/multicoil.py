@@ -81,7 +81,7 @@ def methods(ksp: np.ndarray, mps: np.ndarray, coord: np.ndarray | None, prior: A
         todo["L1-wavelet (BART), best of 3"] = [
             lambda weight=weight: bart_wavelet(ksp, mps, coord, folder, weight) for weight in LAMBDAS
         ]
-    todo["HGGDPRecon"] = [lambda: HGGDPRecon(ksp, mps, prior, **quiet).run()]
+    todo["HGGDPRecon"] = [lambda: HGGDPRecon(ksp, mps, prior=prior, **quiet).run()]
     return todo
 
 

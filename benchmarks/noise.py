@@ -1,7 +1,7 @@
 """How much of the noise counts in the data consistency, and how much of what is measured: PSNR on validation images.
 
 Validation slices (subject 5) with eight simulated coils and three levels of noise, ESPIRiT maps from the calibration
-data, three samplings; PSNR of the magnitude against the image without noise. ``lamda`` is a share of the true noise
+data, three samplings; PSNR of the magnitude against the image without noise. ``noise_var`` is a share of the true noise
 variance, as it is known of prewhitened data, or of the variance that is measured at the periphery of k-space.
 
     python benchmarks/noise.py --json noise.json
@@ -14,11 +14,11 @@ import sigpy.mri as mr
 from common import parser, print_table, report, siat_images
 
 from hggdp_plugin import HGGDPRecon, load_prior
-from hggdp_plugin.app import CARTESIAN_SHARE, NON_CARTESIAN_SHARE
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.coil_maps import espirit_maps
 from hggdp_plugin.linops import Sense
 from hggdp_plugin.metrics import score
+from hggdp_plugin.problem import CARTESIAN_NOISE_SHARE, NON_CARTESIAN_NOISE_SHARE, SenseProblem
 from hggdp_plugin.simulation import coil_maps
 from hggdp_plugin.simulation.masks import radial_trajectory
 
@@ -59,14 +59,13 @@ def main() -> None:
             if weights is not None:
                 y *= weights
             reference = np.where(mps.any(axis=0), image, 0)
-            options: dict[str, Any] = {"coord": coord, "show_pbar": False}
-            probe = HGGDPRecon(y, mps, prior, **options)
-            counted = CARTESIAN_SHARE if coord is None else NON_CARTESIAN_SHARE
-            known = {"true": noise**2, "measured": (2 * probe.lamda * abs(probe.scale) ** 2).item() / counted}
+            problem = SenseProblem.build(y, mps, coord=coord)
+            counted = CARTESIAN_NOISE_SHARE if coord is None else NON_CARTESIAN_NOISE_SHARE
+            known = {"true": noise**2, "measured": (problem.noise_var * abs(problem.scale) ** 2).item() / counted}
             figures[f"noise {noise:g}, {name}"] = row = []
             for rule, shares in SHARES.items():
                 for share in shares:
-                    app = HGGDPRecon(y, mps, prior, lamda=share * known[rule], **options)
+                    app = HGGDPRecon(y, mps, share * known[rule], coord=coord, prior=prior, show_pbar=False)
                     row.append(float(score(app.run(), reference).psnr))
     print("PSNR (dB) by the share of the true or the measured variance\n")
     print_table([f"{share:g} {rule}" for rule, shares in SHARES.items() for share in shares], figures)

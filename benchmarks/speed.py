@@ -101,7 +101,7 @@ def loop(prior: ScorePrior, coils: int, slices: int, schedule: NoiseSchedule, de
     total, inside, alone, peak = [], [], [], Peak(device)
     for repeat in range(8):
         start = time.perf_counter()
-        app = HGGDPRecon(y, mps, prior, device=device, schedule=schedule, show_pbar=False)
+        app = HGGDPRecon(y, mps, prior=prior, device=device, schedule=schedule, show_pbar=False)
         wait(device)
         inside.append(timed(app.run, device))
         total.append(time.perf_counter() - start)
@@ -122,7 +122,7 @@ def loop(prior: ScorePrior, coils: int, slices: int, schedule: NoiseSchedule, de
 def host_copies(prior: ScorePrior, device: sp.Device, schedule: NoiseSchedule) -> float:
     """Copies between host and GPU per step of the loop, counted by torch's profiler."""
     y, mps = problem(8)
-    app = HGGDPRecon(y, mps, prior, device=device, schedule=schedule, show_pbar=False)
+    app = HGGDPRecon(y, mps, prior=prior, device=device, schedule=schedule, show_pbar=False)
     app.alg.update()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(10):
@@ -149,7 +149,7 @@ def methods(coils: int, prior: ScorePrior, device: sp.Device) -> dict[str, list[
     for name, schedule in {"hggdp": NoiseSchedule.hggdp(), "fast": NoiseSchedule.fast()}.items():
 
         def ours(schedule: NoiseSchedule = schedule) -> None:
-            HGGDPRecon(y, mps, prior, device=device, schedule=schedule, show_pbar=False).run()
+            HGGDPRecon(y, mps, prior=prior, device=device, schedule=schedule, show_pbar=False).run()
 
         if name == "fast":
             ours()

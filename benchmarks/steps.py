@@ -102,11 +102,11 @@ OTHERS: dict[str, Callable[[int], NoiseSchedule]] = {
     "momentum 0.5": fast(momentum=0.5),
     "momentum 0.7": fast(momentum=0.7),
     "momentum 0.8": fast(momentum=0.8),
-    "no turns": fast(turn=False),
+    "no flips": fast(random_flips=False),
     "start at sigma 0.05": fast(sigma_max=0.05),
     "start at sigma 0.15": fast(sigma_max=0.15),
     "start at sigma 0.3": fast(sigma_max=0.3),
-    "from noise, sigma 1": lambda n: replace(NoiseSchedule.fast(n, sigma_max=1.0), from_data=False),
+    "from noise, sigma 1": fast(sigma_max=1.0, from_data=False),
     "to sigma 0.003": fast(sigma_min=0.003),
     "to sigma 0.01": fast(sigma_min=0.01),
     "spacing rho 3": lambda n: spaced(n, 3),
@@ -115,8 +115,8 @@ OTHERS: dict[str, Callable[[int], NoiseSchedule]] = {
 #: For several coils: other rules for the weight of the data, and conjugate gradients in place of Chebyshev's iterations
 #: or, with spokes, of four of their own.
 WEIGHTS: dict[str, Callable[[Problem], dict[str, Any]]] = {
-    "lamda the true noise": lambda p: {"lamda": p.variance},
-    "lamda 0 (exact)": lambda p: {"lamda": 0.0},
+    "true noise variance": lambda p: {"noise_var": p.variance},
+    "noise variance 0 (exact)": lambda p: {"noise_var": 0.0},
     **{f"{n} CG iterations": lambda p, n=n: {"max_cg_iter": n} for n in (1, 2, 3, 5, 8)},
 }
 
@@ -134,7 +134,7 @@ def measure(todo: list[Problem], prior: Any, schedule: NoiseSchedule, options: A
     values = []
     for p in todo:
         own = options(p) if options else {}
-        app = HGGDPRecon(p.y, p.mps, prior, coord=p.coord, schedule=schedule, show_pbar=False, **own)
+        app = HGGDPRecon(p.y, p.mps, coord=p.coord, prior=prior, schedule=schedule, show_pbar=False, **own)
         values.append(psnr(app.run(), p))
     return values
 

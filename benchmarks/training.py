@@ -204,7 +204,7 @@ def reconstructions(net: nn.Module, data: Path, ksp: np.ndarray, brain: np.ndarr
         mask = file["mask/random_015"][()].astype(np.float32)  # the test's mask, not its images
     recon = HGGDPRecon(sp.fft(images, axes=(-2, -1))[:, None] * mask, prior=prior, show_pbar=False).run()
     y = ksp * poisson_disc(ksp.shape[1:], 6, 24)
-    other = HGGDPRecon(y, espirit_maps(y, 24), prior, show_pbar=False).run()
+    other = HGGDPRecon(y, espirit_maps(y, 24), prior=prior, show_pbar=False).run()
     return {
         "validation_recon": statistics.fmean(score(x, ref).psnr for x, ref in zip(recon, images, strict=True)),
         "brain_recon": score(other, brain).psnr,

@@ -1,17 +1,23 @@
 """Complex random numbers, the one source of noise."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
-Array = Any  # numpy.ndarray or cupy.ndarray
+from hggdp_plugin._typing import Array, RandomGenerator
 
 
-def complex_normal(rng: Any, shape: tuple[int, ...]) -> Array:
-    """Complex noise of unit variance per real channel, complex64."""
+def complex_normal(rng: RandomGenerator, shape: tuple[int, ...]) -> Array:
+    """Draw complex normal noise of unit variance per real channel.
+
+    Args:
+        rng (Generator): NumPy or CuPy random generator.
+        shape (tuple of int): Shape of the result.
+
+    Returns:
+        array: complex64, NumPy or CuPy as the generator.
+    """
     if isinstance(rng, np.random.Generator):
-        # Drawn by torch, from a seed of NumPy's: in less than half the time.
+        # PyTorch draws in less than half of NumPy's time; NumPy's generator gives the seed.
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         pairs = torch.randn((*shape, 2), generator=generator, dtype=torch.float32, device="cpu").numpy()
     else:
@@ -19,7 +25,15 @@ def complex_normal(rng: Any, shape: tuple[int, ...]) -> Array:
     return pairs.view(np.complex64)[..., 0]
 
 
-def complex_uniform(rng: Any, shape: tuple[int, ...]) -> Array:
-    """Complex noise, uniform on [0, 1) per real channel, complex64."""
+def complex_uniform(rng: RandomGenerator, shape: tuple[int, ...]) -> Array:
+    """Draw complex noise that is uniform on [0, 1) per real channel.
+
+    Args:
+        rng (Generator): NumPy or CuPy random generator.
+        shape (tuple of int): Shape of the result.
+
+    Returns:
+        array: complex64, NumPy or CuPy as the generator.
+    """
     pairs = rng.random((*shape, 2), dtype=np.float32)
     return pairs.view(np.complex64)[..., 0]

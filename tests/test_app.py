@@ -1,4 +1,4 @@
-"""HGGDPRecon: what it gives, on which data, and what it refuses."""
+"""HGGDPRecon: its images, on which data, and what it refuses."""
 
 import threading
 
@@ -6,29 +6,21 @@ import numpy as np
 import pytest
 import sigpy as sp
 import torch
+from helpers import radial
+from helpers import relative_error as error
 
-from hggdp_plugin.app import CARTESIAN_SHARE, HGGDPRecon
+from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.prior import ScorePrior, has_bfloat16
-from hggdp_plugin.schedule import NoiseSchedule, geometric
+from hggdp_plugin.schedule import FewStep, Langevin, NoiseSchedule, geometric
 
-FAST = NoiseSchedule(geometric(0.2, 0.02, 6), eta=0.3, momentum=0.3)
-LANGEVIN = NoiseSchedule((0.2, 0.1), steps=3, eps=0.1, langevin=True, from_data=False)
+FAST = NoiseSchedule(geometric(0.2, 0.02, 6), rule=FewStep(eta=0.3, momentum=0.3))
+LANGEVIN = NoiseSchedule((0.2, 0.1), steps=3, rule=Langevin(eps=0.1), from_data=False)
 HGGDP = NoiseSchedule.hggdp(levels=2, steps=3)
 SCHEDULES = pytest.mark.parametrize("schedule", [FAST, LANGEVIN, HGGDP], ids=["fast", "langevin", "hggdp"])
 
 
 def recon(y, mps, prior, schedule=FAST, **options):
-    return HGGDPRecon(y, mps, prior, schedule=schedule, show_pbar=False, **options).run()
-
-
-def error(image, reference):
-    return float(np.linalg.norm(image - reference) / np.linalg.norm(reference))
-
-
-def radial(shape, spokes=24, samples=40):
-    angle = np.pi * np.arange(spokes)[:, None] / spokes
-    radius = np.linspace(-0.5, 0.5, samples, endpoint=False)[None]
-    return np.stack([shape[0] * radius * np.sin(angle), shape[1] * radius * np.cos(angle)], -1).astype(np.float32)
+    return HGGDPRecon(y, mps, prior=prior, schedule=schedule, show_pbar=False, **options).run()
 
 
 def case(name, m):
@@ -39,7 +31,7 @@ def case(name, m):
         return m.mask * sp.fft(m.image, axes=(-2, -1))[None], None, {}
     if name == "weights":
         return m.y, m.mps, {"weights": m.mask * np.float32(0.5)}
-    coord = radial(m.image.shape)
+    coord = radial(m.image.shape, 24, 40)
     return sp.nufft(m.mps * m.image, coord), m.mps, {"coord": coord}
 
 
@@ -131,7 +123,7 @@ def test_odd_sizes(shape, make_measurement, prior):
 @SCHEDULES
 @pytest.mark.parametrize("views", [1, 3])
 def test_a_single_coil_keeps_its_samples(views, schedule, make_measurement, make_network):
-    """Without lamda they are exact, in several slices with a mask of their own."""
+    """Without noise_var they are exact, in several slices with a mask of their own."""
     m = make_measurement(coils=1)
     y = np.stack([m.y, m.y * (np.arange(18) % 3 > 0)])
     image = recon(y, None, ScorePrior(make_network(views), autocast=False), schedule)
@@ -144,21 +136,14 @@ def test_maps_of_ones_are_as_no_maps(make_measurement, prior):
     np.testing.assert_array_equal(recon(m.y, m.mps, prior), recon(m.y, None, prior))
 
 
-def test_lamda_decides_how_close_the_data_are(measurement, prior):
+def test_the_noise_variance_decides_how_close_the_data_are(measurement, prior):
     m = measurement
     residual = []
-    for lamda in (1e-6, 1e-2, 1e2):
-        app = HGGDPRecon(m.y, m.mps, prior, lamda, schedule=FAST, show_pbar=False)
+    for noise_var in (1e-6, 1e-2, 1e2):
+        app = HGGDPRecon(m.y, m.mps, noise_var, prior=prior, schedule=FAST, show_pbar=False)
         app.run()
-        residual.append(np.linalg.norm(app.A(app.alg.x) - app.y))
+        residual.append(np.linalg.norm(app.problem.A(app.alg.x) - app.problem.y))
     assert residual[0] < residual[1] < residual[2]
-
-
-def test_noise_is_measured_in_the_units_of_the_data(make_measurement, prior):
-    m = make_measurement(shape=(96, 96), noise=0.05)
-    app = HGGDPRecon(1e3 * m.y, m.mps, prior, schedule=FAST, show_pbar=False)
-    expected = CARTESIAN_SHARE * (1e3 * 0.05 / abs(app.scale)) ** 2  # per real channel, in the units of the prior
-    np.testing.assert_allclose(app.lamda, expected, rtol=0.2)
 
 
 def test_arguments_are_left_as_they_were(measurement, prior):
@@ -212,30 +197,32 @@ def test_it_samples_the_posterior(views):
     shape, c, eps, sigma = (64, 64), Normal.c, 0.06, 0.3
     mask = rng.random(shape) < 0.5
     y = mask * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
-    schedule = NoiseSchedule((0.5, sigma), steps=200, eps=eps, langevin=True)
-    app = HGGDPRecon(y[None], None, ScorePrior(Normal(views), autocast=False), 0.5, schedule=schedule, show_pbar=False)
+    schedule = NoiseSchedule((0.5, sigma), steps=200, rule=Langevin(eps))
+    prior = ScorePrior(Normal(views), autocast=False)
+    app = HGGDPRecon(y[None], noise_var=0.5, prior=prior, schedule=schedule, show_pbar=False)
     app.run()
     x = app.alg.x if views == 1 else app.alg.x.mean(0)
     k = sp.fft(x, axes=(-2, -1))
     variance = c + sigma**2 / views
-    lamda = float(0.5 * 0.5 / abs(app.scale[0, 0]) ** 2)
-    gain = variance / (variance + lamda)
+    noise_var = float(0.5 * 0.5 / abs(app.problem.scale[0, 0]) ** 2)  # per real channel
+    gain = variance / (variance + noise_var)
 
     n = 2 * int(mask.sum())
     unmeasured = k[~mask]
-    measured = k[mask] - gain * app.y[0][mask]
-    step = eps * sigma**2 / views  # of the views' mean; widens by step / (2 variance), narrows by step / lamda at most
-    for error, expected, bias in (
+    measured = k[mask] - gain * app.problem.y[0][mask]
+    # The step of the views' mean widens by step / (2 variance) and narrows by step / noise_var at most.
+    step = eps * sigma**2 / views
+    for deviation, expected, bias in (
         (unmeasured, variance, step / variance),
-        (measured, gain * lamda, step * (1 / variance + 1 / lamda)),
+        (measured, gain * noise_var, step * (1 / variance + 1 / noise_var)),
     ):
-        channels = np.stack([error.real, error.imag])
+        channels = np.stack([deviation.real, deviation.imag])
         assert abs(channels.mean()) < 5 * (expected / n) ** 0.5
         assert abs(channels.var() / expected - 1) < 5 * (2 / n) ** 0.5 + bias
     # The measured samples are where the data draw them: the slope of k on y is the gain.
-    data = app.y[0][mask]
+    data = app.problem.y[0][mask]
     slope = np.vdot(data, k[mask]).real / np.vdot(data, data).real
-    assert abs(slope - gain) < 5 * (gain * lamda / np.vdot(data, data).real) ** 0.5
+    assert abs(slope - gain) < 5 * (gain * noise_var / np.vdot(data, data).real) ** 0.5
 
 
 class Ranks:
@@ -273,8 +260,8 @@ class Rank:
         array[...] = total
 
 
-@pytest.mark.parametrize("lamda", [1e-4, None])
-def test_coils_split_among_processes_give_the_image_of_all(lamda, measurement, prior):
+@pytest.mark.parametrize("noise_var", [1e-4, None])
+def test_coils_split_among_processes_give_the_image_of_all(noise_var, measurement, prior):
     m = measurement
     mps = m.mps.copy()
     mps[:2, :5] = 0  # where the first process sees nothing
@@ -283,17 +270,17 @@ def test_coils_split_among_processes_give_the_image_of_all(lamda, measurement, p
 
     def work(comm):
         mine = slice(2 * comm.rank, 2 * comm.rank + 2)
-        return recon(m.y[mine], mps[mine], prior, lamda=lamda, weights=weights, comm=comm)
+        return recon(m.y[mine], mps[mine], prior, noise_var=noise_var, weights=weights, comm=comm)
 
     first, second = Ranks(2).run(work)
     np.testing.assert_array_equal(first, second)
-    whole = recon(m.y, mps, prior, lamda=lamda, weights=weights)
+    whole = recon(m.y, mps, prior, noise_var=noise_var, weights=weights)
     # The noise each process measures on its own coils differs a little from that on all.
-    assert error(first, whole) < (1e-4 if lamda else 0.05)
+    assert error(first, whole) < (1e-4 if noise_var else 0.05)
 
 
 def test_the_bar_shows_level_sigma_and_residual(measurement, prior, capsys):
-    HGGDPRecon(measurement.y, measurement.mps, prior, schedule=FAST).run()
+    HGGDPRecon(measurement.y, measurement.mps, prior=prior, schedule=FAST).run()
     bar = capsys.readouterr().err.split("\r")[-1]
     assert "HGGDPRecon: 100%" in bar
     assert "level=6/6, sigma=0.02, residual=" in bar
@@ -308,7 +295,7 @@ def test_the_bar_can_be_switched_off(measurement, prior, capsys):
 def bad(m):
     y, mps = m.y, m.mps
     nan = np.full(y.shape, np.nan, np.complex64)
-    coord = radial(m.image.shape)
+    coord = radial(m.image.shape, 24, 40)
     return {
         "y": [
             {"y": y[0]},
@@ -334,14 +321,16 @@ def bad(m):
             {"weights": m.mask * 1j},
         ],
         "coord": [{"coord": coord[..., :1]}, {"coord": coord[0, 0]}],
-        "lamda": [{"lamda": -1.0}, {"lamda": float("nan")}, {"lamda": float("inf")}],
+        "noise_var": [{"noise_var": -1.0}, {"noise_var": float("nan")}, {"noise_var": float("inf")}],
         "coil_batch_size": [{"coil_batch_size": 0}, {"coil_batch_size": -2}],
         "max_cg_iter": [{"max_cg_iter": 0}],
         "prior": [{"prior": "no-such-prior"}, {"prior": 0.01}, {"prior": 0}],
     }
 
 
-@pytest.mark.parametrize("name", ["y", "mps", "weights", "coord", "lamda", "coil_batch_size", "max_cg_iter", "prior"])
+@pytest.mark.parametrize(
+    "name", ["y", "mps", "weights", "coord", "noise_var", "coil_batch_size", "max_cg_iter", "prior"]
+)
 def test_bad_arguments_are_refused_by_name(name, measurement, prior):
     good = {"y": measurement.y, "mps": measurement.mps, "prior": prior, "schedule": FAST, "show_pbar": False}
     for change in bad(measurement)[name]:
@@ -378,3 +367,25 @@ def test_same_seed_same_image_on_a_gpu(views, schedule, measurement, make_networ
     m, prior = measurement, ScorePrior(make_network(views), autocast=False)
     first = sp.to_device(recon(m.y, m.mps, prior, schedule, device=sp.Device(0)))
     assert error(sp.to_device(recon(m.y, m.mps, prior, schedule, device=sp.Device(0))), first) < 1e-5
+
+
+def test_lamda_is_the_old_name_of_the_noise_variance(measurement, prior):
+    m = measurement
+    expected = recon(m.y, m.mps, prior, noise_var=1e-3)
+    with pytest.warns(DeprecationWarning, match="lamda is now called noise_var"):
+        np.testing.assert_array_equal(recon(m.y, m.mps, prior, lamda=1e-3), expected)
+
+
+@pytest.mark.parametrize(("lamda", "named"), [((), {}), ((1e-3,), {}), ((None,), {}), ((), {"lamda": 1e-3})])
+def test_the_old_order_of_arguments_still_works(lamda, named, measurement, prior):
+    m, noise_var = measurement, named.get("lamda", *lamda or (None,))
+    with pytest.warns(DeprecationWarning, match="the third argument is now noise_var"):
+        app = HGGDPRecon(m.y, m.mps, prior, *lamda, **named, schedule=FAST, show_pbar=False)
+    np.testing.assert_array_equal(app.run(), recon(m.y, m.mps, prior, noise_var=noise_var))
+
+
+def test_weights_may_be_named_beside_a_prior_in_the_old_place(measurement, prior):
+    m, weights = measurement, measurement.mask * np.float32(0.5)
+    with pytest.warns(DeprecationWarning, match="the third argument is now noise_var"):
+        app = HGGDPRecon(m.y, m.mps, prior, weights=weights, schedule=FAST, show_pbar=False)
+    np.testing.assert_array_equal(app.run(), recon(m.y, m.mps, prior, weights=weights))

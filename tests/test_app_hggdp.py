@@ -1,21 +1,22 @@
-"""The published sampler: its updates by hand in plain NumPy, with and without its quirks; checkpoints through it."""
+"""The sampler of the HGGDP paper: its steps by hand in plain NumPy, with and without its quirks; checkpoints."""
 
 import h5py
 import numpy as np
 import pytest
 import sigpy as sp
 import torch
+from helpers import relative_error as error
 
 from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.apps.__main__ import main as hggdp
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.prior import ScorePrior
 from hggdp_plugin.random import complex_normal
-from hggdp_plugin.schedule import NoiseSchedule
+from hggdp_plugin.schedule import HGGDP, Langevin, NoiseSchedule
 from hggdp_plugin.simulation import head_phantom
 
 SHAPE = (12, 10)
-PUBLISHED = NoiseSchedule.hggdp(levels=2, steps=2, published_noise=True)
+REFERENCE = NoiseSchedule.hggdp(levels=2, steps=2, reference_noise=True)
 SEED = 4
 
 
@@ -38,12 +39,12 @@ class Network(torch.nn.Module):
 
 @pytest.fixture
 def problem(make_measurement):
-    def make(coils, views, schedule, lamda=None):
+    def make(coils, views, schedule, noise_var=None):
         m = make_measurement(coils=coils, shape=SHAPE)
         prior = ScorePrior(Network(views), autocast=False)
-        mps = m.mps if coils > 1 else None
-        app = HGGDPRecon(m.y, mps, prior, lamda, seed=SEED, schedule=schedule, max_cg_iter=60, show_pbar=False)
-        return app, app.y.astype(complex), m.mps.astype(complex), m.mask
+        options = {"prior": prior, "seed": SEED, "schedule": schedule, "max_cg_iter": 60, "show_pbar": False}
+        app = HGGDPRecon(m.y, m.mps if coils > 1 else None, noise_var, **options)
+        return app, app.problem.y.astype(complex), m.mps.astype(complex), m.mask
 
     return make
 
@@ -97,10 +98,10 @@ def likely(x, y, mps, mask, ratio):
 @pytest.mark.parametrize("coils", [1, 4])
 @pytest.mark.parametrize("quirks", [True, False])
 def test_updates_are_the_published_ones(quirks, coils, views, noises, updates, problem):
-    """A third update is at the second noise level. With the quirks, lamda changes nothing."""
-    schedule = NoiseSchedule.hggdp(levels=2, steps=2, published_noise=quirks, noises=noises)
-    lamda = 0.1 if quirks or coils > 1 else 0
-    app, y, mps, mask = problem(coils, views, schedule, lamda)
+    """A third update is at the second noise level. With the quirks, noise_var changes nothing."""
+    schedule = NoiseSchedule.hggdp(levels=2, steps=2, reference_noise=quirks, n_noise_samples=noises)
+    noise_var = 0.1 if quirks or coils > 1 else 0
+    app, y, mps, mask = problem(coils, views, schedule, noise_var)
     for _ in range(updates):
         app.alg.update()
 
@@ -118,12 +119,12 @@ def test_updates_are_the_published_ones(quirks, coils, views, noises, updates, p
         elif quirks:
             x = x + (mps.conj() * inverse(y - mask * fourier(mps * x))).sum(0)
         else:
-            x = likely(x, y, mps, mask, 0.5 * lamda / abs(app.scale[0, 0]) ** 2 / (a / views))
+            x = likely(x, y, mps, mask, 0.5 * noise_var / abs(app.problem.scale[0, 0]) ** 2 / (a / views))
         x0 = copies(x, views)
         x01 = [(before if quirks else x0) + np.sqrt(2 * a) * noise for noise in u]
 
     np.testing.assert_allclose(app.alg.x, np.broadcast_to(x, (views, *SHAPE)), atol=1e-5 if quirks else 5e-5)
-    np.testing.assert_allclose(app.image, x * app.scale, rtol=1e-4, atol=1e-5 * abs(app.scale).max())
+    np.testing.assert_allclose(app.image, x * app.problem.scale, rtol=1e-4, atol=1e-5 * abs(app.problem.scale).max())
 
 
 @pytest.mark.parametrize("updates", [1, 2])
@@ -131,9 +132,9 @@ def test_updates_are_the_published_ones(quirks, coils, views, noises, updates, p
 @pytest.mark.parametrize("coils", [1, 4])
 def test_langevin_dynamics_proper(coils, views, updates, problem):
     """The views keep their noise, and their deviations from the mean."""
-    lamda = 0.05
-    schedule = NoiseSchedule((1.0, 0.01), steps=2, eps=0.015, langevin=True, from_data=False)
-    app, y, mps, mask = problem(coils, views, schedule, lamda=lamda if coils > 1 else 0)
+    noise_var = 0.05
+    schedule = NoiseSchedule((1.0, 0.01), steps=2, rule=Langevin(0.015), from_data=False)
+    app, y, mps, mask = problem(coils, views, schedule, noise_var=noise_var if coils > 1 else 0)
     for _ in range(updates):
         app.alg.update()
 
@@ -147,19 +148,15 @@ def test_langevin_dynamics_proper(coils, views, updates, problem):
         if coils == 1:
             z = replaced(mean, y, mask)
         else:
-            z = likely(mean, y, mps, mask, 0.5 * lamda / abs(app.scale[0, 0]) ** 2 / (a / views))
+            z = likely(mean, y, mps, mask, 0.5 * noise_var / abs(app.problem.scale[0, 0]) ** 2 / (a / views))
         x = x + copies(z - mean, views)
 
     expected = x[0::2] + 1j * x[1::2]
     np.testing.assert_allclose(app.alg.x.reshape(expected.shape), expected, atol=2e-4)
 
 
-def recon(y, mps, prior, schedule=PUBLISHED, **options):
-    return HGGDPRecon(y, mps, prior, schedule=schedule, show_pbar=False, **options).run()
-
-
-def error(a, b):
-    return np.linalg.norm(a - b) / np.linalg.norm(b)
+def recon(y, mps, prior, schedule=REFERENCE, **options):
+    return HGGDPRecon(y, mps, prior=prior, schedule=schedule, show_pbar=False, **options).run()
 
 
 @pytest.mark.parametrize("noises", [1, 2])
@@ -169,7 +166,7 @@ def error(a, b):
 def test_same_seed_same_image_and_a_batch_is_its_slices(quirks, coils, views, noises, make_measurement, make_network):
     m = make_measurement(coils=coils)
     prior = ScorePrior(make_network(views), autocast=False)
-    schedule = NoiseSchedule.hggdp(levels=2, steps=2, published_noise=quirks, noises=noises)
+    schedule = NoiseSchedule.hggdp(levels=2, steps=2, reference_noise=quirks, n_noise_samples=noises)
     batch = np.stack([m.y, 3j * m.y, 0 * m.y, 1e-3 * m.y[:, ::-1]]).reshape(2, 2, *m.y.shape)
     together = recon(batch, m.mps, prior, schedule, seed=1)
     np.testing.assert_array_equal(recon(batch, m.mps, prior, schedule, seed=1), together)
@@ -180,7 +177,7 @@ def test_same_seed_same_image_and_a_batch_is_its_slices(quirks, coils, views, no
 
 def test_it_may_start_at_the_least_squares_image(measurement, prior):
     m = measurement
-    schedule = NoiseSchedule((0.01,), eps=1e-9, from_data=True, published=True, published_noise=True)
+    schedule = NoiseSchedule((0.01,), rule=HGGDP(eps=1e-9, reference_noise=True))
     assert error(recon(m.y, m.mps, prior, schedule), m.image) < 0.5
 
 
@@ -198,7 +195,7 @@ def test_what_it_is_not_made_for_is_refused_by_name(measurement, prior):
         "mps": {"mps": 2 * m.mps},
         "weights": {"weights": 2.0 * m.mask},
     }.items():
-        with pytest.raises(ValueError, match=f"^{name}: published_noise"):
+        with pytest.raises(ValueError, match=f"^{name}: reference_noise"):
             recon(**({"y": m.y, "mps": m.mps, "prior": prior} | change))
 
 
@@ -259,7 +256,7 @@ def test_options_that_do_not_fit_are_one_line(schedule, checkpoint, raw, tmp_pat
 @pytest.mark.parametrize("views", [1, 3])
 def test_on_a_gpu(views, measurement, make_network):
     m, prior = measurement, ScorePrior(make_network(views), autocast=False)
-    app = HGGDPRecon(m.y, m.mps, prior, device=sp.Device(0), schedule=PUBLISHED, show_pbar=False)
+    app = HGGDPRecon(m.y, m.mps, prior=prior, device=sp.Device(0), schedule=REFERENCE, show_pbar=False)
     result = app.run()
     assert sp.get_device(result) == sp.Device(0)
     assert result.dtype == np.complex64

@@ -50,5 +50,5 @@ def test_the_example_is_better_than_sense():
     with h5py.File(EXAMPLE) as file:
         reference = abs(file["reference/image"][0])
     sense = mr.app.SenseRecon(ksp, mps, lamda=0.01, show_pbar=False).run()
-    ours = HGGDPRecon(ksp, mps, lamda=1.0, show_pbar=False).run()
+    ours = HGGDPRecon(ksp, mps, noise_var=1.0, show_pbar=False).run()
     assert score(abs(ours), reference).psnr > score(abs(sense), reference).psnr + 3

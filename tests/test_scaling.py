@@ -3,13 +3,9 @@
 import numpy as np
 import pytest
 import sigpy as sp
+from helpers import complex_array
 
 from hggdp_plugin.scaling import estimate_noise, estimate_scale
-
-
-def complex_array(*shape, seed=0):
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
 
 
 @pytest.mark.parametrize("factor", [1e-15, 1e-6, 1e6, 1e15, np.exp(2j), -3])

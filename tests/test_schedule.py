@@ -1,9 +1,12 @@
-"""The noise schedule: levels, steps and what it refuses."""
+"""The noise schedule: levels, steps, rules and what it refuses."""
+
+import pickle
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 
-from hggdp_plugin.schedule import NoiseSchedule, geometric
+from hggdp_plugin.schedule import HGGDP, FewStep, Langevin, NoiseSchedule, geometric
 
 
 def test_levels_are_geometric_with_their_ends():
@@ -20,20 +23,20 @@ def test_updates_go_through_the_levels_in_order():
     assert [schedule.sigma(i) for i in range(6)] == [1, 1, 1, 0.1, 0.1, 0.1]
 
 
-def test_the_published_schedule_is_as_published():
+def test_the_hggdp_schedule_is_that_of_the_paper():
     schedule = NoiseSchedule.hggdp()
     assert len(schedule) == 800
-    assert schedule.published
-    assert not schedule.published_noise
+    assert isinstance(schedule.rule, HGGDP)
+    assert not schedule.rule.reference_noise
     assert not schedule.from_data
     for i in (0, 400, 799):
         sigma = schedule.sigma(i)
-        step = 0.05 * 3e-5 * (sigma / 0.01) ** 2  # as its authors write it
-        assert schedule.eps * sigma**2 == pytest.approx(step)
+        step = 0.05 * 3e-5 * (sigma / 0.01) ** 2  # as in the authors' code
+        assert schedule.rule.eps * sigma**2 == pytest.approx(step)
 
 
-def test_the_published_sampler_counts_the_scores_it_averages():
-    schedule = NoiseSchedule.hggdp(noises=3)
+def test_averaged_scores_count_as_evaluations():
+    schedule = NoiseSchedule.hggdp(n_noise_samples=3)
     assert len(schedule) == 800
     assert schedule.evaluations == 2400
     assert NoiseSchedule.hggdp().evaluations == 800
@@ -42,29 +45,75 @@ def test_the_published_sampler_counts_the_scores_it_averages():
 def test_the_fast_schedule_has_one_step_a_level():
     schedule = NoiseSchedule.fast(levels=7)
     assert len(schedule) == len(schedule.sigmas) == 7
-    assert schedule.eps == 1
+    assert schedule.rule.eps == 1
     assert all(a > b for a, b in zip(schedule.sigmas, schedule.sigmas[1:], strict=False))
 
 
+def test_schedules_are_values():
+    assert NoiseSchedule.fast() == NoiseSchedule.fast()
+    assert NoiseSchedule.fast() != NoiseSchedule.fast(momentum=0.5)
+    changed = replace(NoiseSchedule.fast(), sigmas=(0.1,))
+    assert (changed.sigmas, changed.rule) == ((0.1,), NoiseSchedule.fast().rule)
+    assert pickle.loads(pickle.dumps(changed)) == changed
+    with pytest.raises(FrozenInstanceError):
+        changed.steps = 2
+
+
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "make"),
     [
-        ("sigmas", {"sigmas": ()}),
-        ("sigmas", {"sigmas": (1.0, 0.0)}),
-        ("sigmas", {"sigmas": (float("nan"),)}),
-        ("sigmas", {"sigmas": (float("inf"), 1.0)}),
-        ("steps", {"sigmas": (1.0,), "steps": 0}),
-        ("eps", {"sigmas": (1.0,), "eps": 0.0}),
-        ("eta", {"sigmas": (1.0,), "eta": -0.1}),
-        ("noises", {"sigmas": (1.0,), "noises": 2}),
-        ("noises", {"sigmas": (1.0,), "noises": 0, "published": True}),
-        ("published_noise", {"sigmas": (1.0,), "published_noise": True, "langevin": True}),
-        ("published", {"sigmas": (1.0,), "published": True, "langevin": True}),
-        ("published", {"sigmas": (1.0,), "published": True, "eta": 0.1}),
-        ("published", {"sigmas": (1.0,), "published": True, "momentum": 0.5}),
-        ("published", {"sigmas": (1.0,), "published": True, "turn": True}),
+        ("sigmas", lambda: NoiseSchedule(())),
+        ("sigmas", lambda: NoiseSchedule((1.0, 0.0))),
+        ("sigmas", lambda: NoiseSchedule((float("nan"),))),
+        ("sigmas", lambda: NoiseSchedule((float("inf"), 1.0))),
+        ("steps", lambda: NoiseSchedule((1.0,), steps=0)),
+        ("rule", lambda: NoiseSchedule((1.0,), 1, 0.1)),
+        ("eps", lambda: Langevin(eps=0.0)),
+        ("eps", lambda: HGGDP(eps=float("nan"))),
+        ("eta", lambda: FewStep(eta=-0.1)),
+        ("n_noise_samples", lambda: HGGDP(n_noise_samples=0)),
     ],
 )
-def test_values_that_make_no_schedule_are_refused_by_name(name, options):
+def test_values_that_are_not_possible_are_refused_by_name(name, make):
     with pytest.raises(ValueError, match=f"^{name}: "):
-        NoiseSchedule(**options)
+        make()
+
+
+@pytest.mark.parametrize(
+    ("old", "rule"),
+    [
+        ({"eta": 0.1, "momentum": 0.5, "turn": True}, FewStep(0.1, 0.5, True)),
+        ({"eps": 0.1, "langevin": True}, Langevin(0.1)),
+        ({"eps": 0.015, "published": True}, HGGDP()),
+        ({"eps": 0.1, "published": True, "published_noise": True, "noises": 3}, HGGDP(0.1, 3, True)),
+    ],
+)
+def test_the_old_options_still_work(old, rule):
+    with pytest.warns(DeprecationWarning, match="give a rule"):
+        schedule = NoiseSchedule((1.0,), steps=2, **old)
+    assert schedule == NoiseSchedule((1.0,), 2, rule)
+
+
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [
+        ("eps", {"eps": 0.5}),
+        ("published_noise", {"noises": 2}),
+        ("published_noise", {"published_noise": True, "langevin": True}),
+        ("published", {"published": True, "eta": 0.1}),
+        ("published", {"published": True, "langevin": True}),
+        ("langevin", {"langevin": True, "momentum": 0.5}),
+    ],
+)
+def test_old_options_that_no_rule_has_are_refused(name, old):
+    with pytest.warns(DeprecationWarning, match="give a rule"), pytest.raises(ValueError, match=f"^{name}"):
+        NoiseSchedule((1.0,), **old)
+
+
+def test_the_old_options_of_the_presets_still_work():
+    with pytest.warns(DeprecationWarning, match="turn is now called random_flips"):
+        assert NoiseSchedule.fast(turn=False) == NoiseSchedule.fast(random_flips=False)
+    with pytest.warns(DeprecationWarning, match="noises is now called n_noise_samples"):
+        assert NoiseSchedule.hggdp(noises=3) == NoiseSchedule.hggdp(n_noise_samples=3)
+    with pytest.warns(DeprecationWarning, match="published_noise is now called reference_noise"):
+        assert NoiseSchedule.hggdp(published_noise=True) == NoiseSchedule.hggdp(reference_noise=True)

@@ -105,8 +105,8 @@ def _recon(argv: Sequence[str] | None) -> None:
     _say(args, raw.summary())
 
     # Imported once the input is known to be sound, so that a mistake is told soon.
-    from hggdp_plugin.app import check_reference_noise
     from hggdp_plugin.prior import load_prior
+    from hggdp_plugin.validation import check_reference_noise
     from hggdp_plugin.volume.reconstruct import reconstruct
     from hggdp_plugin.volume.resume import discard
 
@@ -194,7 +194,7 @@ def _schedule(args: argparse.Namespace) -> Any:
 
     options = {name: value for name in ("levels", "steps") if (value := getattr(args, name)) is not None}
     if args.schedule == "hggdp":
-        return NoiseSchedule.hggdp(**options, published_noise=args.published_noise)
+        return NoiseSchedule.hggdp(**options, reference_noise=args.published_noise)
     if args.published_noise:
         raise ValueError("--published-noise goes with the schedule hggdp")
     if "steps" in options:

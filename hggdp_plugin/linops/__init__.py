@@ -1,8 +1,8 @@
-"""Linear operators: SENSE and FFT for batches of slices, the views of the high-dimensional embedding, turns."""
+"""Linear operators: SENSE and FFT for batches of slices, views of the high-dimensional embedding, flips."""
 
 from hggdp_plugin.linops.flips import flips
 from hggdp_plugin.linops.fourier import FFT2
-from hggdp_plugin.linops.sense import Sense, kspace_diagonal
+from hggdp_plugin.linops.sense import Sense, SenseNormal, kspace_diagonal
 from hggdp_plugin.linops.views import Replicate
 
-__all__ = ["FFT2", "Replicate", "Sense", "flips", "kspace_diagonal"]
+__all__ = ["FFT2", "Replicate", "Sense", "SenseNormal", "flips", "kspace_diagonal"]

@@ -1,4 +1,4 @@
-"""Flips and quarter turns."""
+"""Flips and transpositions."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import sigpy as sp
 
 
 def flips(ishape: Sequence[int]) -> list[sp.linop.Linop]:
-    """The eight flips and quarter turns of images, as unitary Linops.
+    """Return the eight flips and quarter turns of images, as unitary Linops.
 
     Args:
-        ishape (tuple of ints): Image shape (..., H, W).
+        ishape (sequence of int): Image shape (..., H, W).
 
     Returns:
         list of Linop: From images (..., H, W) to (..., H, W) or, transposed, (..., W, H); the first is the identity.

@@ -1,38 +1,45 @@
-"""Fourier transforms of images that need not be centred."""
+"""Fourier transforms of images with the origin at index 0."""
 
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import sigpy as sp
 import torch
 
 from hggdp_plugin import interop
+from hggdp_plugin._typing import Array
 
 
-def for_fft(array: Any) -> tuple[Any, Any]:
-    """An array as the fastest FFTs of its device take it, and the module of these FFTs.
+def for_fft(array: Array) -> tuple[Array | torch.Tensor, ModuleType]:
+    """Return an array as the fastest FFTs of its device take it, and the module of these FFTs.
 
-    On a GPU these are CuPy's. On the CPU they are torch's, on a tensor that shares the array's memory: faster
+    On a GPU these are CuPy's. On the CPU they are PyTorch's, on a tensor that shares the memory of the array: faster
     than SciPy's, on the threads that the network has just used.
+
+    Args:
+        array (array): NumPy or CuPy array.
+
+    Returns:
+        tuple: Tensor or CuPy array, and ``torch.fft`` or ``cupy.fft``.
     """
     if isinstance(array, np.ndarray):
         return interop.to_torch(array), torch.fft
     return array, sp.get_array_module(array).fft
 
 
-def from_fft(array: Any) -> Any:
-    """The NumPy or CuPy array again."""
+def from_fft(array: Array | torch.Tensor) -> Array:
+    """Return the NumPy or CuPy array again."""
     return interop.to_array(array) if isinstance(array, torch.Tensor) else array
 
 
 class FFT2(sp.linop.Linop):
     """Unitary Fourier transform along the last two axes, both origins at index 0.
 
-    Faster than :class:`sigpy.linop.FFT`; the two shifts of a centred transform cancel in a round trip.
+    Faster than :class:`sigpy.linop.FFT`; the two shifts of a centered transform cancel in a round trip.
 
     Args:
-        shape (tuple of ints): Shape of input and output.
+        shape (sequence of int): Shape of input and output.
         inverse (bool): Whether to transform back.
     """
 
@@ -40,7 +47,7 @@ class FFT2(sp.linop.Linop):
         self.inverse = inverse
         super().__init__(shape, shape)
 
-    def _apply(self, input: Any) -> Any:
+    def _apply(self, input: Array) -> Array:
         with sp.get_device(input):
             x, fft = for_fft(input)
             return from_fft((fft.ifft2 if self.inverse else fft.fft2)(x, norm="ortho"))

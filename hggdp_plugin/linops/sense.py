@@ -1,71 +1,89 @@
 """The SENSE operator for a batch of slices."""
 
 from math import prod
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import scipy.fft
 import sigpy as sp
 
+from hggdp_plugin._typing import Array
 from hggdp_plugin.linops.fourier import for_fft, from_fft
 
-#: Oversampling and kernel width that are exact to 2e-6; SigPy's defaults leave 3e-3, as much as the noise of good data.
-_NUFFT = {"oversamp": 2, "width": 6}
+#: Oversampling and kernel width with an error of 2e-6; that of SigPy's defaults is 3e-3, as large as the noise of good
+#: data.
+_NUFFT_OPTIONS = {"oversamp": 2, "width": 6}
 
 
-def Sense(
-    mps: Any,
-    batch: tuple[int, ...] = (),
-    coord: Any = None,
-    weights: Any = None,
-    coil_batch_size: int | None = None,
-    comm: Any = None,
-) -> sp.linop.Linop:
+class Sense(sp.linop.Linop):
     r"""SENSE operator :math:`W^{1/2} F S` for a batch of slices.
 
-    As :func:`sigpy.mri.linop.Sense`, for images with leading batch axes. All arrays stay on the device of ``mps``. Its
-    normal operator is :class:`SenseNormal`, which spares the way to k-space and back.
+    Like :func:`sigpy.mri.linop.Sense`, for images with leading batch axes. All arrays stay on the device of ``mps``.
+    Its normal operator is :class:`SenseNormal`, which avoids the forward and adjoint NUFFT.
 
     Args:
-        mps (array): Sensitivity maps, complex (coils, H, W), or (..., coils, H, W) with leading axes that broadcast to
-            ``batch``.
-        batch (tuple of ints): Batch axes of the images.
+        mps (array): Coil sensitivity maps, complex (coils, H, W), or (..., coils, H, W) with leading axes that
+            broadcast to ``batch``.
+        batch (tuple of int): Batch axes of the images.
         coord (None or array): Non-Cartesian k-space coordinates (..., 2), in units of 1 / field of view.
         weights (None or array): k-space weights, of a shape that broadcasts to the k-space (..., coils, *k).
         coil_batch_size (None or int): Coils processed at a time; bounds the memory.
         comm (None or Communicator): SigPy communicator among processes that hold different coils.
 
-    Returns:
-        Linop: Maps images (*batch, H, W) to k-space (*batch, coils, H, W) or (*batch, coils, *coord.shape[:-1]).
+    Maps images (*batch, H, W) to k-space (*batch, coils, H, W) or (*batch, coils, *coord.shape[:-1]).
     """
-    device = sp.get_device(mps)
-    coord, weights = (None if a is None else sp.to_device(a, device) for a in (coord, weights))
-    coils = mps.shape[-3]
-    size = coil_batch_size or coils
+
+    def __init__(
+        self,
+        mps: Array,
+        batch: tuple[int, ...] = (),
+        coord: Array | None = None,
+        weights: Array | None = None,
+        coil_batch_size: int | None = None,
+        comm: sp.Communicator | None = None,
+    ) -> None:
+        device = sp.get_device(mps)
+        coord, weights = (None if a is None else sp.to_device(a, device) for a in (coord, weights))
+        coils = mps.shape[-3]
+        self.coil_batch_size = min(coil_batch_size or coils, coils)
+        parts, normals = [], []
+        for start in range(0, coils, self.coil_batch_size):
+            part = slice(start, start + self.coil_batch_size)
+            options = mps[..., part, :, :], batch, coord, _weights_of_coils(weights, part, coord, coils)
+            parts.append(_sense(*options))
+            normals.append(SenseNormal(*options))
+        A = parts[0] if len(parts) == 1 else sp.linop.Vstack(parts, axis=len(batch))
+        N = normals[0] if len(normals) == 1 else sp.linop.Add(normals)
+        if comm is not None:
+            A = A * sp.linop.AllReduceAdjoint(A.ishape, comm, in_place=True)
+            N = sp.linop.AllReduce(N.oshape, comm, in_place=True) * N
+        self._composed, self._composed_normal = A, N
+        super().__init__(A.oshape, A.ishape)
+
+    def _apply(self, input: Array) -> Array:
+        return self._composed(input)
+
+    def _adjoint_linop(self) -> sp.linop.Linop:
+        return self._composed.H
+
+    def _normal_linop(self) -> sp.linop.Linop:
+        return self._composed_normal
+
+
+def _weights_of_coils(weights: Array | None, part: slice, coord: Array | None, coils: int) -> Array | None:
+    """Return the weights of a part of the coils, where each coil has its own."""
     kspace_axes = 2 if coord is None else coord.ndim - 1
-    parts, normals = [], []
-    for start in range(0, coils, size):
-        part = slice(start, start + size)
-        own = weights
-        if weights is not None and weights.ndim > kspace_axes and weights.shape[-kspace_axes - 1] == coils:
-            index = (..., part, *[slice(None)] * kspace_axes)
-            own = weights[index]
-        parts.append(_sense(mps[..., part, :, :], batch, coord, own))
-        normals.append(SenseNormal(mps[..., part, :, :], batch, coord, own))
-    A = parts[0] if len(parts) == 1 else sp.linop.Vstack(parts, axis=len(batch))
-    N = normals[0] if len(normals) == 1 else sp.linop.Add(normals)
-    if comm is not None:
-        A = A * sp.linop.AllReduceAdjoint(A.ishape, comm, in_place=True)
-        N = sp.linop.AllReduce(N.oshape, comm, in_place=True) * N
-    A.repr_str, A.normal = "Sense", N
-    return A
+    if weights is None or weights.ndim <= kspace_axes or weights.shape[-kspace_axes - 1] != coils:
+        return weights
+    xp, axis = sp.get_array_module(weights), -kspace_axes - 1
+    return xp.moveaxis(xp.moveaxis(weights, axis, 0)[part], 0, axis)
 
 
-def _sense(mps: Any, batch: tuple[int, ...], coord: Any, weights: Any) -> sp.linop.Linop:
+def _sense(mps: Array, batch: tuple[int, ...], coord: Array | None, weights: Array | None) -> sp.linop.Linop:
     ishape = (*batch, *mps.shape[-2:])
     A = sp.linop.Reshape((*batch, 1, *mps.shape[-2:]), ishape)
     A = sp.linop.Multiply(A.oshape, mps) * A
-    F = sp.linop.FFT(A.oshape, axes=(-2, -1)) if coord is None else sp.linop.NUFFT(A.oshape, coord, **_NUFFT)
+    F = sp.linop.FFT(A.oshape, axes=(-2, -1)) if coord is None else sp.linop.NUFFT(A.oshape, coord, **_NUFFT_OPTIONS)
     A = F * A
     if weights is not None:
         with sp.get_device(weights):
@@ -74,28 +92,33 @@ def _sense(mps: Any, batch: tuple[int, ...], coord: Any, weights: Any) -> sp.lin
 
 
 class SenseNormal(sp.linop.Linop):
-    r"""Normal operator :math:`S^H F^H W F S` of :func:`Sense`.
+    r"""Normal operator :math:`S^H F^H W F S` of :class:`Sense`.
 
     :math:`F^H W F` is a convolution with the point spread function of the samples. On the Cartesian grid it is
-    circular, and its transfer function is W; else it is made circular by zeros around the image (Toeplitz embedding).
-    Convolutions commute with shifts, so that nothing needs to be centred.
+    circular, and its transfer function is W; otherwise zeros around the image make it circular (Toeplitz embedding).
+    Convolutions commute with shifts, so that nothing needs to be centered.
 
     Args:
-        mps, batch, coord, weights: As in :func:`Sense`.
+        mps (array): As in :class:`Sense`.
+        batch (tuple of int): As in :class:`Sense`.
+        coord (None or array): As in :class:`Sense`.
+        weights (None or array): As in :class:`Sense`.
 
     References:
         Fessler, J. A., Lee, S., Olafsson, V. T., Shi, H. R., & Noll, D. C. (2005). Toeplitz-based iterative image
         reconstruction for MRI with correction for magnetic field inhomogeneity. IEEE TSP, 53(9), 3393-3402.
     """
 
-    def __init__(self, mps: Any, batch: tuple[int, ...] = (), coord: Any = None, weights: Any = None) -> None:
+    def __init__(
+        self, mps: Array, batch: tuple[int, ...] = (), coord: Array | None = None, weights: Array | None = None
+    ) -> None:
         with sp.get_device(mps):
             self.mps, self.fft = for_fft(mps)
             self.conjugate, _ = for_fft(mps.conj())
             self.transfer, _ = for_fft(_transfer(mps.shape[-2:], coord, weights, sp.get_array_module(mps)))
         super().__init__((*batch, *mps.shape[-2:]), (*batch, *mps.shape[-2:]))
 
-    def _apply(self, input: Any) -> Any:
+    def _apply(self, input: Array) -> Array:
         H, W = input.shape[-2:]
         with sp.get_device(input):
             x = self.fft.fft2(self.mps * for_fft(input)[0][..., None, :, :], self.transfer.shape[-2:])
@@ -108,17 +131,17 @@ class SenseNormal(sp.linop.Linop):
         return self
 
 
-def kspace_diagonal(mps: Any, coord: Any = None, weights: Any = None) -> Any:
-    r"""Diagonal of the normal operator of :func:`Sense` in k-space, :math:`e_k^H S^H F^H W F S e_k`.
+def kspace_diagonal(mps: Array, coord: Array | None = None, weights: Array | None = None) -> Array:
+    r"""Return the diagonal of the normal operator of :class:`Sense` in k-space, :math:`e_k^H S^H F^H W F S e_k`.
 
-    It is the density of the samples as the coils blur it. The normal operator that has only this diagonal is the
-    circulant one closest to the true one, a preconditioner; for one coil of unit sensitivity on the Cartesian grid it
-    is the true one.
+    It is the density of the samples, blurred by the coils. The normal operator with only this diagonal is the circulant
+    one closest to the true one, a preconditioner; for one coil of unit sensitivity on the Cartesian grid it is the true
+    one.
 
     Args:
-        mps (array): As in :func:`Sense`.
-        coord (None or array): As in :func:`Sense`.
-        weights (None or array): As in :func:`Sense`.
+        mps (array): As in :class:`Sense`.
+        coord (None or array): As in :class:`Sense`.
+        weights (None or array): As in :class:`Sense`.
 
     Returns:
         array: float32 (..., H, W), the origin of k-space at index (0, 0).
@@ -132,23 +155,28 @@ def kspace_diagonal(mps: Any, coord: Any = None, weights: Any = None) -> Any:
         transfer = _transfer((shape[0], shape[1]), coord, weights, xp)
         grid = transfer.shape[-2:]
         transfer = xp.broadcast_to(transfer, (*transfer.shape[:-3], coils, *grid))
-        terms = 0
-        for c in range(coils):  # one by one: all at once would take the memory of many k-spaces
+
+        def blurred_psf(c: int) -> Array:
             x, fft = for_fft(mps[..., c, :, :])
             power = abs(fft.fft2(x, grid)) ** 2
             psf = fft.ifft2(for_fft(transfer[..., c, :, :])[0])
-            terms = terms + from_fft(psf * fft.ifft2(power).conj())
+            return from_fft(psf * fft.ifft2(power).conj())
+
+        terms = blurred_psf(0)
+        for c in range(1, coils):  # one by one: all at once would take the memory of many k-spaces
+            terms = terms + blurred_psf(c)
         for axis, n in ((-2, shape[0]), (-1, shape[1])):
             terms = xp.moveaxis(terms, axis, -1)
             wrapped = terms[..., :n].copy()
-            if coord is not None:  # differences of pixels, -n < d < n, as remainders of n
+            if coord is not None:  # differences of pixels, -n < d < n, modulo n
                 wrapped[..., 1:] += terms[..., 1 - n :]
             terms = xp.moveaxis(wrapped, -1, axis)
-        return (xp.maximum(from_fft(fft.fft2(for_fft(terms)[0])).real, 0) / prod(shape)).astype(xp.float32)
+        blurred, fft = for_fft(terms)
+        return (xp.maximum(from_fft(fft.fft2(blurred)).real, 0) / prod(shape)).astype(xp.float32)
 
 
-def _transfer(shape: tuple[int, int], coord: Any, weights: Any, xp: Any) -> Any:
-    """Transfer function of F^H W F, real (..., rows, columns), with zeros around the image if there are coordinates."""
+def _transfer(shape: tuple[int, int], coord: Array | None, weights: Array | None, xp: ModuleType) -> Array:
+    """Return the transfer function of F^H W F, real (..., rows, columns), zero-padded if there are coordinates."""
     if weights is None:
         weights = xp.ones(1, xp.float32)
     weights = xp.broadcast_to(weights, np.broadcast_shapes(weights.shape, shape if coord is None else coord.shape[:-1]))
@@ -157,6 +185,6 @@ def _transfer(shape: tuple[int, int], coord: Any, weights: Any, xp: Any) -> Any:
     grid = [scipy.fft.next_fast_len(2 * n - 1) for n in shape]
     scale = xp.asarray([g / n for g, n in zip(grid, shape, strict=True)], coord.dtype)
     oshape = (*weights.shape[: 1 - coord.ndim], *grid)
-    psf = sp.nufft_adjoint(weights.astype(xp.complex64), coord * scale, oshape, **_NUFFT)
+    psf = sp.nufft_adjoint(weights.astype(xp.complex64), coord * scale, oshape, **_NUFFT_OPTIONS)
     psf = xp.fft.ifftshift(psf, axes=(-2, -1))
     return (xp.fft.fft2(psf).real * (prod(grid) ** 0.5 / prod(shape))).astype(xp.float32)

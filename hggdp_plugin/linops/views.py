@@ -1,9 +1,10 @@
 """The high-dimensional embedding of HGGDP: several views of one image."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import sigpy as sp
+
+from hggdp_plugin._typing import Array
 
 
 class Replicate(sp.linop.Linop):
@@ -12,15 +13,15 @@ class Replicate(sp.linop.Linop):
     .. math:: R x = (x, \dots, x), \quad R^H X = \sum_k X_k, \quad R^H R = K I
 
     Args:
-        ishape (tuple of ints): Image shape (..., H, W).
-        views (int): Number of views K; the output's shape is (..., K, H, W).
+        ishape (sequence of int): Image shape (..., H, W).
+        views (int): Number of views K; the shape of the output is (..., K, H, W).
     """
 
     def __init__(self, ishape: Sequence[int], views: int) -> None:
         self.views = views
         super().__init__([*ishape[:-2], views, *ishape[-2:]], ishape)
 
-    def _apply(self, input: Any) -> Any:
+    def _apply(self, input: Array) -> Array:
         xp = sp.get_array_module(input)
         return xp.repeat(input[..., None, :, :], self.views, axis=-3)
 
@@ -37,7 +38,7 @@ class _SumViews(sp.linop.Linop):
     def __init__(self, ishape: Sequence[int]) -> None:
         super().__init__([*ishape[:-3], *ishape[-2:]], ishape)
 
-    def _apply(self, input: Any) -> Any:
+    def _apply(self, input: Array) -> Array:
         return input.sum(axis=-3)
 
     def _adjoint_linop(self) -> sp.linop.Linop:

@@ -1,6 +1,5 @@
 """Reconstructions that a network is trained in: their images are not clean images with white noise."""
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -116,14 +115,14 @@ class Reconstruction:
         training = network.training
         # All coils at a time: a number that depended on the free memory would round differently at every start.
         options: dict[str, Any] = {"device": device, "coil_batch_size": len(y), "schedule": schedule}
-        app = HGGDPRecon(y, mps, ScorePrior(network), show_pbar=False, **options)
+        app = HGGDPRecon(y, mps, prior=ScorePrior(network), show_pbar=False, **options)
         network.train(training)  # which a prior is not in
         self.alg: Any = app.alg
         self.device = app.device
         self.alg.denoise = self._denoise
         self.orientations = flips(clean.shape)
         with self.device:
-            self.reference = sp.to_device(clean, self.device) / app.scale
+            self.reference = sp.to_device(clean, self.device) / app.problem.scale
         self.loss: Tensor | None = None
 
     def learn(self) -> Tensor:
@@ -176,7 +175,7 @@ class Reconstruction:
         noisy = interop.to_torch(turn(x)).to(self.place, copy=True)[None, None]
         result = denoised(self.network.forward, self.network.stride, noisy, sigma)[0, 0]
         if torch.is_grad_enabled():
-            alpha = self.alg.schedule.eps * sigma**2
+            alpha = self.alg.schedule.rule.eps * sigma**2
             consistent = Consistent.apply(result, turn, self.alg.prox, alpha)
             error, before = (
                 (image - interop.to_torch(self.reference)).abs().square().mean()
@@ -198,9 +197,7 @@ class Consistent(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The adjoint, which is the operator itself without data: a polynomial in A^H A or its inverse."""
-        linear = copy.copy(ctx.prox)
-        linear.AHy = 0 * linear.AHy
-        back = linear(ctx.alpha, as_array(gradients[0], linear.device))
+        back = ctx.prox.linear(ctx.alpha, as_array(gradients[0], ctx.prox.device))
         return interop.to_torch(ctx.turn(back)).to(ctx.place), None, None, None
 
 

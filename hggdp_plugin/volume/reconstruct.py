@@ -134,7 +134,7 @@ def reconstruct(
     frames = raw.ksp.shape[:5]
     if lamda is None and raw.whitened and raw.ksp.shape[5] > 1:
         lamda = WHITENED_SHARE
-    options["lamda"] = lamda
+    options["noise_var"] = lamda
     measured = np.flatnonzero(raw.ksp.any(axis=tuple(range(5, raw.ksp.ndim))))
     sizes = _sizes(raw, len(measured), batch_size, **options)
     kept = None

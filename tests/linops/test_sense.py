@@ -3,22 +3,12 @@
 import numpy as np
 import pytest
 import sigpy as sp
+from helpers import complex_array, radial
 from sigpy import mri
 
 from hggdp_plugin.linops import Sense, kspace_diagonal
 
 COILS, SHAPE = 5, (12, 9)
-
-
-def complex_array(*shape, seed=0):
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
-
-
-def radial(spokes=7, samples=16):
-    angle = np.pi * np.arange(spokes)[:, None] / spokes
-    radius = np.linspace(-0.5, 0.5, samples, endpoint=False)[None]
-    return np.stack([SHAPE[0] * radius * np.sin(angle), SHAPE[1] * radius * np.cos(angle)], -1).astype(np.float32)
 
 
 def arguments(name: str) -> dict:
@@ -27,9 +17,9 @@ def arguments(name: str) -> dict:
         "cartesian": {},
         "weights of all coils": {"weights": weights},
         "weights per coil": {"weights": np.stack([weights * c for c in range(COILS)])},
-        "radial": {"coord": radial()},
-        "radial, weights": {"coord": radial(), "weights": np.linspace(0, 1, 16, dtype=np.float32)},
-        "list of samples": {"coord": radial().reshape(-1, 2)},
+        "radial": {"coord": radial(SHAPE, 7, 16)},
+        "radial, weights": {"coord": radial(SHAPE, 7, 16), "weights": np.linspace(0, 1, 16, dtype=np.float32)},
+        "list of samples": {"coord": radial(SHAPE, 7, 16).reshape(-1, 2)},
     }[name]
 
 
@@ -61,7 +51,7 @@ def test_one_slice_is_as_in_sigpy(kind, size):
 
 
 def test_non_cartesian_samples_are_fourier_sums():
-    coord, mps, x = radial(), complex_array(COILS, *SHAPE), complex_array(*SHAPE, seed=2)
+    coord, mps, x = radial(SHAPE, 7, 16), complex_array(COILS, *SHAPE), complex_array(*SHAPE, seed=2)
     pixels = np.stack(np.meshgrid(*[(np.arange(n) - n // 2) / n for n in SHAPE], indexing="ij"), -1)
     waves = np.exp(-2j * np.pi * np.einsum("...d,hwd->...hw", coord, pixels)) / np.sqrt(np.prod(SHAPE))
     expected = np.einsum("...hw,chw,hw->c...", waves, mps, x)

@@ -1,0 +1,211 @@
+"""The SENSE problem behind a reconstruction: operator, scaled data, noise variance and data consistency."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sigpy as sp
+
+from hggdp_plugin._typing import Array
+from hggdp_plugin.linops import FFT2, Sense, kspace_diagonal
+from hggdp_plugin.memory import coils_at_a_time
+from hggdp_plugin.prox import KSpaceReplacement, L2DataConsistency
+from hggdp_plugin.scaling import estimate_noise, estimate_scale
+from hggdp_plugin.solvers import BatchConjugateGradient, Chebyshev, ConjugateGradient, Diagonal, Solver, run
+from hggdp_plugin.validation import check_arguments, check_counts
+
+#: Conjugate gradient iterations of the least-squares image, which gives the scale and the start.
+LEAST_SQUARES_ITERATIONS = 15
+#: Iterations of data consistency per step: Chebyshev's on the Cartesian grid, conjugate gradients elsewhere. More help
+#: very little (docs/sampling.md).
+CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 4
+#: Part of the variance at the periphery of k-space that is taken as noise; the rest is signal (benchmarks/noise.py).
+CARTESIAN_NOISE_SHARE, NON_CARTESIAN_NOISE_SHARE = 0.3, 0.4
+#: Largest deviation from 1 of the magnitude of a map that counts as uniform.
+UNIT_MAP_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class SenseProblem:
+    """Find x with A x close to y, for images x whose maximum magnitude is about 1.
+
+    Attributes:
+        A: The operator :class:`hggdp_plugin.linops.Sense`, images (..., H, W) to k-space.
+        y: k-space, times the square root of the weights and divided by ``scale``.
+        scale: Complex factor between x and the image in the units of the data, complex64 (..., 1, 1).
+        noise_var: Noise variance E|n|^2 of a complex sample of ``y``, float32, a scalar or (..., 1, 1).
+        support: Where any coil has a signal, bool (..., H, W); None: everywhere.
+        start: The least-squares image, divided by ``scale``; (..., H, W).
+        solver: How data consistency is solved by default.
+    """
+
+    A: sp.linop.Linop
+    y: Array
+    scale: Array
+    noise_var: Array
+    support: Array | None
+    start: Array
+    solver: Solver
+
+    @classmethod
+    def build(
+        cls,
+        y: Array,
+        mps: Array | None = None,
+        noise_var: float | None = None,
+        weights: Array | None = None,
+        coord: Array | None = None,
+        *,
+        device: sp.Device = sp.cpu_device,
+        coil_batch_size: int | None = None,
+        comm: sp.Communicator | None = None,
+    ) -> "SenseProblem":
+        """Set up the problem, and estimate its scale and noise variance.
+
+        Args:
+            y (array): k-space, complex (..., coils, H, W), or (..., coils, *coord.shape[:-1]).
+            mps (None or array): Coil sensitivity maps (coils, H, W), or with the leading axes of ``y``. None: one coil
+                of unit sensitivity, Cartesian.
+            noise_var (None or float): Noise variance E|n|^2 of a complex sample of ``y`` of weight 1. None: 0 for one
+                coil of unit sensitivity on the Cartesian grid, else estimated at the periphery of k-space.
+            weights (None or array): k-space weights that broadcast to ``y``. None, Cartesian: 1 where y is not 0.
+            coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view.
+            device (Device): Where to compute.
+            coil_batch_size (None or int): Coils processed at a time. None: what fits into the free memory.
+            comm (None or Communicator): SigPy communicator; each process has the ``y`` and ``mps`` of its own coils.
+
+        Returns:
+            SenseProblem: The problem, on ``device``.
+
+        Raises:
+            ValueError: An argument does not fit; the message names it, its shape and what would fit.
+        """
+        check_arguments(y, mps, noise_var, weights, coord)
+        check_counts(coil_batch_size=coil_batch_size)
+        device = sp.Device(device)
+        with device:
+            xp, is_cartesian = device.xp, coord is None
+            is_diagonal = is_cartesian and comm is None and (mps is None or _is_unit(mps))
+            y, mps, weights, coord = _place(y, mps, weights, coord, device)
+            batch = y.shape[: -3 if coord is None else -coord.ndim]
+            if coil_batch_size is None:
+                coil_batch_size = coils_at_a_time((*batch, *mps.shape[-2:]), mps.shape[-3], is_cartesian, device)
+            A = Sense(mps, batch, coord, weights, coil_batch_size, comm)
+            y = y if weights is None else y * weights**0.5
+
+            x = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS)
+            scale = estimate_scale(x)
+            y = y / scale.reshape(*batch, *[1] * (y.ndim - len(batch)))
+            if noise_var is not None:
+                variance = (noise_var**0.5 / abs(scale)) ** 2
+            else:
+                variance = 0.0 if is_diagonal else _estimate_noise_var(y, coord, comm)
+            return cls(
+                A=A,
+                y=y,
+                scale=scale,
+                noise_var=xp.asarray(variance, xp.float32),
+                support=None if is_diagonal else _support(mps, comm),
+                start=x / scale,
+                solver=_closed_form(A, mps, weights) if is_diagonal else _iterative(A, mps, weights, coord, comm),
+            )
+
+    def consistency(self, solver: Solver | None = None) -> L2DataConsistency:
+        """Return the data consistency.
+
+        Args:
+            solver (None or Solver): How to solve it; default: :attr:`solver`.
+        """
+        solver = solver or self.solver
+        if isinstance(solver, Diagonal) and not self.noise_var.any():
+            return KSpaceReplacement(self.A, self.y, solver)
+        return L2DataConsistency(self.A, self.y, noise_var=self.noise_var, solver=solver, support=self.support)
+
+    def conjugate_gradient(self, max_iter: int) -> Solver:
+        """Return the solver with a number of conjugate gradient iterations, or the closed form where there is one."""
+        if isinstance(self.solver, Diagonal):
+            return self.solver
+        return ConjugateGradient(max_iter, getattr(self.solver, "approximation", None))
+
+
+def _place(
+    y: Array, mps: Array | None, weights: Array | None, coord: Array | None, device: sp.Device
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Return the arrays on a device in single precision, with maps, and on the Cartesian grid with weights."""
+
+    def place(array: Array) -> Array:
+        array = sp.to_device(array, device)
+        return array.astype(np.complex64 if np.iscomplexobj(array) else np.float32, copy=False)
+
+    y = place(y)
+    mps = device.xp.ones((1, *y.shape[-2:]), np.complex64) if mps is None else place(mps)
+    if weights is not None:
+        weights = place(weights)
+    elif coord is None:
+        weights = (y != 0).any(axis=-3, keepdims=True).astype(np.float32)
+    return y, mps, weights, None if coord is None else place(coord)
+
+
+def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int) -> Array:
+    b = A.H(y)
+    return run(BatchConjugateGradient(A.N, b, sp.get_array_module(b).zeros_like(b), max_iter=max_iter))
+
+
+def _estimate_noise_var(y: Array, coord: Array | None, comm: sp.Communicator | None) -> Array:
+    """Return the noise variance of k-space y, the same in every process: the mean of their estimates."""
+    xp, share = sp.get_array_module(y), NON_CARTESIAN_NOISE_SHARE
+    if coord is None:
+        share = CARTESIAN_NOISE_SHARE
+        coord = xp.stack(
+            xp.meshgrid(*[xp.linspace(-1, 1, n, dtype=xp.float32) for n in y.shape[-2:]], indexing="ij"), -1
+        )
+    variance = estimate_noise(y, (coord**2).sum(-1) ** 0.5)
+    if comm is not None:
+        comm.allreduce(variance)
+        variance /= comm.size
+    return share * variance
+
+
+def _closed_form(A: sp.linop.Linop, mps: Array, weights: Array | None) -> Diagonal:
+    """Return the solver for one coil of unit sensitivity, where W^(1/2) F S is diagonal in k-space."""
+    xp = sp.get_array_module(mps)
+    transform = FFT2(A.ishape) * sp.linop.Multiply(A.ishape, mps[..., 0, :, :])
+    density = xp.fft.ifftshift(xp.broadcast_to(weights, A.oshape)[..., 0, :, :], axes=(-2, -1))
+    return Diagonal(transform, density)
+
+
+def _iterative(
+    A: sp.linop.Linop, mps: Array, weights: Array | None, coord: Array | None, comm: sp.Communicator | None
+) -> Solver:
+    """Return the default solver of several coils or non-Cartesian samples."""
+    if coord is None:
+        top = sp.get_array_module(mps).broadcast_to(weights, A.oshape).max(axis=(-3, -2, -1))
+        return Chebyshev(_max_eigenvalue(mps, top[..., None, None], comm), CARTESIAN_ITERATIONS)
+    # Non-Cartesian samples are far denser at the center, where unpreconditioned CG spends its iterations. (With few
+    # Cartesian lines the preconditioner hurts: it amplifies poorly determined components.)
+    density = kspace_diagonal(mps, coord, weights)
+    if comm is not None:
+        comm.allreduce(density)
+    return ConjugateGradient(NON_CARTESIAN_ITERATIONS, Diagonal(FFT2(A.ishape), density))
+
+
+def _support(mps: Array, comm: sp.Communicator | None) -> Array:
+    """Return where any coil, of any process, has a signal; (..., H, W)."""
+    support = (mps != 0).any(axis=-3).astype(np.float32)
+    if comm is not None:
+        comm.allreduce(support)
+    return support > 0
+
+
+def _max_eigenvalue(mps: Array, max_weight: Array, comm: sp.Communicator | None) -> Array:
+    """Return an upper bound of the eigenvalues of a Cartesian A^H A: weight times sum of squares; (..., 1, 1)."""
+    power = max_weight * (abs(mps) ** 2).sum(axis=-3)
+    if comm is not None:
+        comm.allreduce(power)
+    top = power.max(axis=(-2, -1), keepdims=True)
+    return sp.get_array_module(top).where(top > 0, top, 1)
+
+
+def _is_unit(mps: Array) -> bool:
+    """Return whether the maps are one coil of magnitude 1."""
+    with sp.get_device(mps):
+        return mps.shape[-3] == 1 and bool((abs(abs(mps) - 1) < UNIT_MAP_TOLERANCE).all())

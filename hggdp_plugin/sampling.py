@@ -1,0 +1,84 @@
+"""From a noise schedule to the sampler that follows it, on a prior and data consistency."""
+
+from collections.abc import Callable
+
+import numpy as np
+import sigpy as sp
+
+from hggdp_plugin._typing import Array, RandomGenerator
+from hggdp_plugin.alg import AnnealedLangevin, HGGDPSampler
+from hggdp_plugin.linops import Replicate, flips
+from hggdp_plugin.prior import ScorePrior
+from hggdp_plugin.random import complex_uniform
+from hggdp_plugin.schedule import HGGDP, Langevin, NoiseSchedule
+
+
+def build_sampler(
+    prior: ScorePrior,
+    consistency: Callable[[float, Array], Array],
+    start: Array,
+    schedule: NoiseSchedule,
+    seed: int = 0,
+) -> AnnealedLangevin | HGGDPSampler:
+    """Build the sampler that a schedule asks for.
+
+    Args:
+        prior (ScorePrior): The prior.
+        consistency (function): ``(alpha, x) -> x``, the data consistency of images.
+        start (array): Least-squares images (..., H, W), which is overwritten. The images of a batch get the same
+            noise, so that none depends on the others.
+        schedule (NoiseSchedule): Noise levels and step rule.
+        seed (int): Seed of the noise.
+
+    Returns:
+        Alg: The sampler. Its ``x`` are images (..., H, W) or, for HGGDP and for Langevin dynamics with a prior of
+        several views, views (..., K, H, W).
+    """
+    rng = sp.get_array_module(start).random.default_rng(seed)
+    n_batch_axes, K = start.ndim - 2, prior.views
+    R = Replicate(start.shape, K)
+    if isinstance(schedule.rule, HGGDP):
+        views = start_image(R(start), schedule, rng, n_batch_axes)
+        return HGGDPSampler(prior.denoise_views, consistency, views, schedule, rng, n_batch_axes)
+    start = start_image(start, schedule, rng, n_batch_axes)
+    if isinstance(schedule.rule, Langevin) and K > 1:
+        prox = _on_views(consistency, R, K)
+        return AnnealedLangevin(prior.denoise_views, prox, R(start), schedule, rng, n_batch_axes)
+    orientations = flips(start.shape) if schedule.rule.random_flips else [sp.linop.Identity(start.shape)]
+    order = np.random.default_rng(seed)
+
+    def denoise(x: Array, sigma: float) -> Array:
+        T = orientations[order.integers(len(orientations))]
+        return T.H(prior.denoise(T(x), sigma, rng))
+
+    return AnnealedLangevin(denoise, consistency, start, schedule, rng, n_batch_axes)
+
+
+def start_image(x: Array, schedule: NoiseSchedule, rng: RandomGenerator, n_batch_axes: int = 0) -> Array:
+    """Overwrite images or views with what the schedule starts from: uniform noise, or themselves.
+
+    Args:
+        x (array): Least-squares images or views, with leading batch axes.
+        schedule (NoiseSchedule): Its ``from_data`` decides.
+        rng (Generator): NumPy or CuPy random generator, matching ``x``.
+        n_batch_axes (int): Leading axes along which the noise is the same.
+
+    Returns:
+        array: ``x``.
+    """
+    if not schedule.from_data:
+        x[...] = 2 * complex_uniform(rng, x.shape[n_batch_axes:]) - (1 + 1j)
+    return x
+
+
+def _on_views(
+    consistency: Callable[[float, Array], Array], R: sp.linop.Linop, K: int
+) -> Callable[[float, Array], Array]:
+    """Return the data consistency of K views: that of their mean."""
+
+    def on_views(alpha: float, views: Array) -> Array:
+        mean = views.mean(axis=-3)
+        # Shifting the mean by d shifts all K views, so its squared distance counts K times.
+        return views + R(consistency(alpha / K, mean) - mean)
+
+    return on_views

@@ -1,0 +1,96 @@
+"""Checks of the arguments of a reconstruction. SigPy would turn what they refuse into a RuntimeError deep inside."""
+
+import numpy as np
+import sigpy as sp
+
+from hggdp_plugin._typing import Array
+
+
+def check_arguments(
+    y: Array, mps: Array | None, noise_var: float | None, weights: Array | None, coord: Array | None
+) -> None:
+    """Refuse arguments of :class:`hggdp_plugin.HGGDPRecon` that do not fit together.
+
+    Args:
+        y (array): As in :class:`hggdp_plugin.HGGDPRecon`, like the others.
+        mps (None or array): Coil sensitivity maps.
+        noise_var (None or float): Noise variance.
+        weights (None or array): k-space weights.
+        coord (None or array): Non-Cartesian coordinates.
+
+    Raises:
+        ValueError: Names the argument, its shape and what would fit.
+    """
+    if coord is not None and (coord.ndim < 2 or coord.shape[-1] != 2):
+        raise ValueError(f"coord: expected shape (..., 2), got {coord.shape}")
+    if coord is not None and mps is None:
+        raise ValueError("mps: coord needs sensitivity maps (coils, H, W); for one coil, ones of the image's shape")
+    axes = ("H", "W") if coord is None else coord.shape[:-1]
+    if y.ndim < len(axes) + 1 or (coord is not None and y.shape[-len(axes) :] != axes):
+        raise ValueError(f"y: expected shape (..., coils, {', '.join(map(str, axes))}), got {y.shape}")
+    if not np.iscomplexobj(y):
+        raise ValueError(f"y: expected complex k-space, got {y.dtype}")
+    for name, array in {"y": y, "mps": mps, "weights": weights, "coord": coord}.items():
+        if array is not None and not _all_finite(array):
+            raise ValueError(f"{name}: has NaN or infinite values (shape {array.shape}); set them to zero or leave out")
+    with sp.get_device(y):
+        if not y.any():
+            raise ValueError("y: all samples are zero; there is nothing to reconstruct")
+    batch, coils = y.shape[: -len(axes) - 1], y.shape[-len(axes) - 1]
+    if mps is None and coils != 1:
+        raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps (coils, H, W)")
+    if mps is not None:
+        matrix = y.shape[-2:] if coord is None else mps.shape[-2:]
+        if mps.shape[-3:] != (coils, *matrix) or mps.shape[:-3] not in ((), batch):
+            raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}")
+    if weights is not None and not _are_weights(weights, y):
+        raise ValueError(f"weights: expected values >= 0 that broadcast to y {y.shape}, got shape {weights.shape}")
+    if noise_var is not None and not 0 <= noise_var < float("inf"):
+        raise ValueError(f"noise_var: expected a noise variance >= 0, got {noise_var}")
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuse counts below 1; None is allowed.
+
+    Args:
+        **counts: Counts by the name of the argument.
+
+    Raises:
+        ValueError: Names the count.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}")
+
+
+def check_reference_noise(mps: Array | None, weights: Array | None, coord: Array | None) -> None:
+    """Refuse data for which the data consistency of the HGGDP paper's code, a gradient step of unit size, fails.
+
+    Args:
+        mps (None or array): Coil sensitivity maps.
+        weights (None or array): k-space weights.
+        coord (None or array): Non-Cartesian coordinates.
+
+    Raises:
+        ValueError: Names the argument and what would fit.
+    """
+    if coord is not None:
+        raise ValueError("coord: reference_noise is for Cartesian data only; leave it out")
+    if weights is not None and (top := float(weights.max())) > 1:
+        raise ValueError(f"weights: reference_noise needs weights of at most 1, got up to {top:.3g}")
+    if mps is not None and (top := float((abs(mps) ** 2).sum(axis=-3).max())) > 1.01:
+        raise ValueError(f"mps: reference_noise needs a sum of squares of 1 over the coils, got up to {top:.3g}")
+
+
+def _all_finite(array: Array) -> bool:
+    with sp.get_device(array):
+        return bool(sp.get_array_module(array).isfinite(array).all())
+
+
+def _are_weights(weights: Array, y: Array) -> bool:
+    try:
+        broadcasts = np.broadcast_shapes(weights.shape, y.shape) == tuple(y.shape)
+    except ValueError:
+        return False
+    with sp.get_device(weights):
+        return broadcasts and not np.iscomplexobj(weights) and bool((weights >= 0).all())
