@@ -1,77 +1,79 @@
 """Augmented batches of training images."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hggdp_plugin.training.augmentation import (
+    OFF,
+    Augmentation,
+    Draws,
+    vary_contrast,
+    vary_resolution,
+    vary_values,
+    vary_whole_resolution,
+)
+
+__all__ = ["OFF", "Augmentation", "BatchSource", "Domain", "at_least"]
+
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What a prior should be indifferent to; each can be switched off.
+class Domain:
+    """Images of one kind, such as an anatomy in a contrast.
 
     Attributes:
-        flip: Flips and quarter turns, all eight equally likely.
-        phase: A global phase, uniform.
-        smooth_phase: Largest amplitude (radian) of a smooth spatial phase, as coils and field errors give; on half of
-            the images.
-        intensity: Largest factor of a random intensity scale, log-uniform in [1/intensity, intensity].
-        shading: Largest relative amplitude of a smooth intensity variation; on half of the images.
-        zoom: Largest factor of a random change of pixel size, log-uniform, with a sub-pixel shift; on half of the
-            images.
+        name (str): Its name.
+        images (tuple of Tensor): Real (2, H, W), channels real and imaginary, of any sizes. An image whose imaginary
+            part is zero is a magnitude image: it gets a random smooth phase whenever it is drawn.
+        weight (float): How often the domain is drawn, relative to others.
     """
 
-    flip: bool = True
-    phase: bool = True
-    smooth_phase: float = 2.0
-    intensity: float = 1.25
-    shading: float = 0.3
-    zoom: float = 1.25
-
-    def without(self, names: Iterable[str]) -> "Augmentation":
-        """The same with some attributes switched off."""
-        return replace(self, **{name: OFF[name] for name in names})
-
-
-#: The value of each attribute of :class:`Augmentation` that switches it off.
-OFF: dict[str, Any] = {
-    "flip": False,
-    "phase": False,
-    "smooth_phase": 0.0,
-    "intensity": 1.0,
-    "shading": 0.0,
-    "zoom": 1.0,
-}
+    name: str
+    images: tuple[Tensor, ...]
+    weight: float = 1.0
 
 
 class BatchSource:
     """Draws augmented crops from images in memory, on the device where the images are.
 
     Args:
-        images (list of Tensor): Real (2, H, W) images, of any sizes.
+        images (list of Tensor or list of Domain): Real (2, H, W) images of any sizes, all equally likely; or domains,
+            which are drawn by their weights, and then their images, equally likely.
         crop (int): Crop height and width; smaller images are reflected at their borders.
         augmentation (Augmentation): What to vary.
     """
 
-    def __init__(self, images: Sequence[Tensor], crop: int = 128, augmentation: Augmentation | None = None) -> None:
-        images = [at_least(image, crop) for image in images]
+    def __init__(
+        self, images: Sequence[Tensor] | Sequence[Domain], crop: int = 128, augmentation: Augmentation | None = None
+    ) -> None:
+        domains = [d for d in images if isinstance(d, Domain)] or [Domain("images", tuple(images))]  # type: ignore[arg-type]
+        domains = [d for d in domains if d.weight > 0]
         self.crop = crop
         self.augmentation = augmentation or Augmentation()
+        #: Height and width of the regions that crops are made of, larger where their pixels may become larger.
+        self.region = math.ceil(crop / self.augmentation.resolution)
+        flat = [at_least(image, self.region) for domain in domains for image in domain.images]
         # One after the other in one vector, so that crops of images of different sizes are drawn at once.
-        self.pixels = torch.cat([image.flatten(1) for image in images], dim=1)
-        self.sizes = torch.tensor([image.shape[1:] for image in images])
+        self.pixels = torch.cat([image.flatten(1) for image in flat], dim=1)
+        self.sizes = torch.tensor([image.shape[1:] for image in flat])
         self.starts = self.sizes.prod(1).cumsum(0) - self.sizes.prod(1)
+        self.magnitude_only = torch.tensor([not image[1].any() for image in flat])
+        self.domains = {domain.name: len(domain.images) for domain in domains}
+        self.domain_sizes = torch.tensor([len(domain.images) for domain in domains])
+        self.domain_starts = self.domain_sizes.cumsum(0) - self.domain_sizes
+        weights = torch.tensor([domain.weight for domain in domains])
+        self.domain_ends = (weights / weights.sum()).cumsum(0)[:-1]
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.sizes)
 
     def __deepcopy__(self, memo: object) -> "BatchSource":
-        """Itself: the averaging of weights copies the whole training module, and must not double the images."""
+        """Return self: weight averaging deep-copies the module, and the images must not be duplicated."""
         return self
 
     def to(self, device: torch.device) -> "BatchSource":
@@ -81,62 +83,56 @@ class BatchSource:
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n crops, real (n, 2, crop, crop); all randomness comes from ``generator`` (a CPU generator)."""
-        batch = self.pixels[:, self._crops(n, generator).to(self.pixels.device)].transpose(0, 1)
-        return self._augmented(batch, generator)
+        image = self._draw_images(n, generator)
+        batch = self.pixels[:, self._regions(image, generator)].transpose(0, 1)
+        draws = Draws(n, generator, batch.device)
+        batch = vary_contrast(batch, self.augmentation, draws)
+        if self.region > self.crop:
+            batch = vary_resolution(batch, self.crop, self.augmentation, draws)
+        return vary_values(batch, self._without_phase(image), self.augmentation, draws)
 
     def whole(self, generator: torch.Generator) -> Tensor:
         """Draw one whole image, real (1, 2, H, W); all randomness comes from ``generator`` (a CPU generator)."""
-        number = int(torch.randint(len(self), (), generator=generator))
-        height, width = self.sizes[number].tolist()
-        start = int(self.starts[number])
+        number = self._draw_images(1, generator)
+        height, width = self.sizes[number[0]].tolist()
+        start = int(self.starts[number[0]])
         image = self.pixels[:, start : start + height * width].reshape(1, 2, height, width)
         if self.augmentation.flip:
             vertical, horizontal, transposed = torch.randint(2, (3,), generator=generator).tolist()
             image = image.flip([axis for axis, flips in ((2, vertical), (3, horizontal)) if flips])
             image = image.mT if transposed else image
-        return self._augmented(image.clone(), generator)
+        draws = Draws(1, generator, image.device)
+        image = vary_contrast(image, self.augmentation, draws)
+        if self.region > self.crop:
+            image = vary_whole_resolution(image, self.augmentation, draws)
+        return vary_values(image.clone(), self._without_phase(number), self.augmentation, draws)
 
-    def _augmented(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Vary images (n, 2, H, W), in place, but for their orientation."""
-        a, n, size, device = self.augmentation, len(batch), batch.shape[2:], batch.device
+    def _draw_images(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the numbers of n images, by domain."""
+        if len(self.domain_sizes) == 1:
+            return torch.randint(len(self), (n,), generator=generator)
+        domain = torch.searchsorted(self.domain_ends, torch.rand(n, generator=generator), right=True)
+        within = torch.rand(n, generator=generator) * self.domain_sizes[domain]
+        return self.domain_starts[domain] + within.long().minimum(self.domain_sizes[domain] - 1)
 
-        def uniform(*shape: int) -> Tensor:
-            return (2 * torch.rand(n, *shape, generator=generator) - 1).to(device)
+    def _without_phase(self, image: Tensor) -> Tensor | None:
+        """Which of the drawn images are magnitude images, or None if the source has none."""
+        return self.magnitude_only[image].to(self.pixels.device) if self.magnitude_only.any() else None
 
-        def half() -> Tensor:
-            return (uniform(1, 1) > 0).float()
-
-        if a.zoom > 1:
-            # Chosen on the CPU: a device would have to be waited for.
-            chosen = (torch.rand(n, generator=generator) < 0.5).nonzero()[:, 0].to(device)
-            zoom, shift = a.zoom ** uniform()[chosen], uniform(2)[chosen] / torch.tensor(size[::-1], device=device)
-            if len(chosen):
-                batch[chosen] = _zoomed(batch[chosen], zoom, shift)
-        magnitude = a.intensity ** uniform(1, 1)
-        if a.shading:
-            magnitude = magnitude * (1 + a.shading * half() * _smooth(uniform(3, 3), size))
-        angle = torch.zeros(n, 1, 1, device=device)
-        if a.phase:
-            angle = math.pi * uniform(1, 1)
-        if a.smooth_phase:
-            angle = angle + a.smooth_phase * half() * _smooth(uniform(3, 3), size)
-        z = torch.complex(batch[:, 0], batch[:, 1]) * torch.polar(*torch.broadcast_tensors(magnitude, angle))
-        return torch.stack([z.real, z.imag], dim=1)
-
-    def _crops(self, n: int, generator: torch.Generator) -> Tensor:
-        """Where in ``pixels`` n crops are, flipped and turned or not: indices (n, crop, crop)."""
-        image = torch.randint(len(self), (n,), generator=generator)
-        corner = (torch.rand(n, 2, generator=generator) * (self.sizes[image] - self.crop + 1)).long()
-        along = torch.arange(self.crop).expand(n, 2, -1)
+    def _regions(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw where in ``pixels`` regions are, flipped and turned or not: indices (n, region, region)."""
+        n, device = len(image), self.pixels.device
+        corner = (torch.rand(n, 2, generator=generator) * (self.sizes[image] - self.region + 1)).long()
+        along = torch.arange(self.region).expand(n, 2, -1)
         transposed = torch.zeros(n, 1, 1, dtype=torch.bool)
         if self.augmentation.flip:
             flipped = torch.randint(2, (n, 2, 1), generator=generator).bool()
             along = torch.where(flipped, along.flip(2), along)
             transposed = torch.randint(2, (n, 1, 1), generator=generator).bool()
         y, x = (corner[:, :, None] + along).unbind(1)
-        width = self.sizes[image, 1]
-        index = (self.starts[image, None] + y * width[:, None])[:, :, None] + x[:, None, :]
-        return torch.where(transposed, index.transpose(1, 2), index)
+        rows = (self.starts[image, None] + y * self.sizes[image, 1, None]).to(device)
+        index = rows[:, :, None] + x.to(device)[:, None, :]
+        return torch.where(transposed.to(device), index.transpose(1, 2), index)
 
 
 def at_least(image: Tensor, size: int) -> Tensor:
@@ -145,22 +141,3 @@ def at_least(image: Tensor, size: int) -> Tensor:
         pad = [min(max(size - s, 0), s - 1) for s in image.shape[1:]]
         image = functional.pad(image[None], (0, pad[1], 0, pad[0]), mode="reflect")[0]
     return image
-
-
-def _zoomed(batch: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
-    """Resample (n, 2, H, W) about the centre by ``zoom`` (n,) with ``shift`` (n, 2) in half fields of view."""
-    theta = torch.zeros(len(batch), 2, 3, device=batch.device)
-    theta[:, 0, 0] = theta[:, 1, 1] = 1 / zoom
-    theta[:, :, 2] = shift
-    grid = functional.affine_grid(theta, list(batch.shape), align_corners=False)
-    return functional.grid_sample(batch, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-
-
-def _smooth(coefficients: Tensor, size: Sequence[int]) -> Tensor:
-    """A smooth field (n, *size) within [-1, 1] from (n, 3, 3) cosine coefficients within [-1, 1]."""
-    bases = []
-    for length in size:
-        t = torch.linspace(0, math.pi, length, device=coefficients.device)
-        bases.append(torch.stack([torch.cos(k * t) for k in range(3)]))
-    field = torch.einsum("nij,iy,jx->nyx", coefficients, *bases)
-    return field / coefficients.abs().sum((1, 2), keepdim=True).clamp_min(1e-6)

@@ -1,7 +1,7 @@
 """Training images, from every kind of file that scans are kept in."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,77 +10,117 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hggdp_plugin._typing import PathLike
 from hggdp_plugin.coil_maps import KERNEL_WIDTH, combine_coils
 from hggdp_plugin.io import InputError, RawData, read_array, read_raw
 from hggdp_plugin.simulation.source import guess_kind
+from hggdp_plugin.training.batches import Domain
 
 SUFFIXES = (".h5", ".npy", ".cfl", ".mat")
+
+#: Name of the domain of images that have no other.
+IMAGES = "images"
 
 #: A slice of raw data whose maximum is below this share of the scan's is beside the object: noise.
 EMPTY = 0.05
 
 
-def load_images(paths: Sequence[str | Path]) -> list[Tensor]:
-    """Read complex images, each slice divided by its maximum magnitude.
+def load_images(paths: Sequence[PathLike]) -> list[Tensor]:
+    """Read images, each slice divided by its maximum magnitude.
 
     Args:
-        paths: Files or folders of files: ``.npy`` and ``.cfl`` arrays of complex images (..., H, W), ``.mat`` files
-            with one complex array (H, W, ...), ``.h5`` files with a dataset ``image``, complex (..., H, W) or integer
-            (N, 2, H, W) with the attribute ``step`` and channels real, imaginary, and ``.h5`` files of fully sampled
-            Cartesian ISMRMRD raw data, whose coils are combined by ESPIRiT maps.
+        paths (sequence of path): Files or folders of files: ``.npy`` and ``.cfl`` arrays of images (..., H, W), complex
+            or real, ``.mat`` files with one complex array (H, W, ...), ``.h5`` files with a dataset ``image``, complex
+            or real (..., H, W) or integer (N, 2, H, W) with the attribute ``step`` and channels real, imaginary,
+            ``.h5`` files with a group for each domain (:func:`load_domains`), and ``.h5`` files of fully sampled
+            Cartesian ISMRMRD raw data, whose coils are combined with ESPIRiT maps.
 
     Returns:
-        list of Tensor: Real (2, H, W), float32, channels real and imaginary; empty slices are left out.
+        list of Tensor: Real (2, H, W), float32, channels real and imaginary, the latter zero for magnitude images;
+        empty slices are left out.
 
     Raises:
-        ValueError: A path has no readable image; the message names it.
+        InputError: A path has no readable image; the message names it.
     """
-    files: list[Path] = []
+    return [image for domain in load_domains(paths) for image in domain.images]
+
+
+def load_domains(paths: Sequence[PathLike], weights: Mapping[str, float] | None = None) -> list[Domain]:
+    """Read images by domain.
+
+    In an ``.h5`` file with groups that have the attribute ``step``, every group is a domain of its name, and every
+    dataset in it a magnitude image (H, W) of integers, in units of ``step``. Other files are one domain, ``images``.
+
+    Args:
+        paths (sequence of path): As :func:`load_images` takes them.
+        weights (None or mapping): How often domains are drawn, relative to the others, whose weight is 1; a domain of
+            weight 0 is left out.
+
+    Returns:
+        list of Domain: Domains in the order of the files.
+
+    Raises:
+        InputError: A path has no readable image, or there is no domain of a name in ``weights``.
+    """
+    found: dict[str, list[Tensor]] = {}
+    for file in _find_files(paths):
+        for name, arrays in _read(file).items():
+            found.setdefault(name, []).extend(image for array in arrays for image in _slices(file, array))
+    found = {name: images for name, images in found.items() if images}
+    if not found:
+        raise InputError(", ".join(map(str, paths)), "all images are empty", "give other files")
+    weights = dict(weights or {})
+    if unknown := sorted(weights.keys() - found.keys()):
+        raise InputError(unknown[0], "there is no such domain", f"choose from {', '.join(found)}")
+    return [Domain(name, tuple(images), weights.get(name, 1.0)) for name, images in found.items()]
+
+
+def _find_files(paths: Sequence[PathLike]) -> Iterator[Path]:
     for path in map(Path, paths):
         found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         if not found:
-            raise ValueError(f"{path}: no training images here; expected files ending in {', '.join(SUFFIXES)}")
-        files += found
-    images = [torch.from_numpy(image) for file in files for image in _slices(file)]
-    if not images:
-        raise ValueError(f"{', '.join(map(str, paths))}: all images are empty; nothing to train on")
-    return images
+            raise InputError(path, "no training images here", f"give files ending in {', '.join(SUFFIXES)}")
+        yield from found
 
 
-def _slices(file: Path) -> list[np.ndarray]:
-    array = _read(file)
-    if array.ndim < 2 or not np.iscomplexobj(array):
-        raise ValueError(f"{file}: expected complex images (..., H, W), got {array.dtype} {array.shape}")
+def _slices(file: Path, array: np.ndarray) -> list[Tensor]:
+    """Check an array of images (..., H, W) and return its slices as real (2, H, W) of maximum 1."""
+    if array.ndim < 2 or array.dtype.kind not in "fiuc":
+        raise InputError(file, f"expected images (..., H, W), got {array.dtype} {array.shape}", "give images")
     if min(array.shape[-2:]) < 2:
-        raise ValueError(
-            f"{file}: images of {array.shape[-2]} x {array.shape[-1]} pixels cannot fill a crop; need 2 x 2"
-        )
+        size = " x ".join(map(str, array.shape[-2:]))
+        raise InputError(file, f"images of {size} pixels cannot fill a crop", "give images of at least 2 x 2 pixels")
     if not np.isfinite(array).all():
-        raise ValueError(f"{file}: has NaN or infinite values; remove them before training")
+        raise InputError(file, "has NaN or infinite values", "remove them before training")
     slices = array.reshape(-1, *array.shape[-2:])
-    peaks = np.abs(slices).max(axis=(1, 2))
     if guess_kind(slices) == "kspace":
-        raise ValueError(f"{file}: its energy is all in the centre, as in k-space; give images")
+        raise InputError(file, "its energy is all in the center, as in k-space", "give images")
+    peaks = np.abs(slices).max(axis=(1, 2))
     return [
-        (np.stack([s.real, s.imag]) / peak).astype(np.float32)
+        torch.from_numpy((np.stack([s.real, s.imag]) / peak).astype(np.float32))
         for s, peak in zip(slices, peaks, strict=True)
         if peak > 0
     ]
 
 
-def _read(file: Path) -> np.ndarray:
+def _read(file: Path) -> dict[str, list[np.ndarray]]:
+    """Read the images of a file, by domain."""
     suffix = file.suffix.lower()
     if suffix == ".mat":
-        return _read_mat(file)
+        return {IMAGES: [_read_mat(file)]}
     if suffix != ".h5":
-        return read_array(file)
+        return {IMAGES: [read_array(file)]}
     try:
         with h5py.File(file, "r") as h5:
             if "image" in h5:
-                return _stored(h5["image"])
-    except (OSError, KeyError, IndexError, TypeError, AttributeError) as e:
-        raise ValueError(f"{file}: not a training file with a dataset 'image' ({e})") from e
-    return combined(read_raw(file))
+                return {IMAGES: [_stored(h5["image"])]}
+            domains = {name: group for name, group in h5.items() if "step" in group.attrs}
+            if domains:
+                return {name: _stored_domain(group) for name, group in domains.items()}
+    except (OSError, KeyError, IndexError, TypeError, AttributeError) as error:
+        problem = f"not a training file with a dataset 'image' or groups of images ({error})"
+        raise InputError(file, problem, "see docs/training.md for the layout") from error
+    return {IMAGES: [combined(read_raw(file))]}
 
 
 def _stored(dataset: Any) -> np.ndarray:
@@ -91,8 +131,12 @@ def _stored(dataset: Any) -> np.ndarray:
     return data
 
 
+def _stored_domain(group: Any) -> list[np.ndarray]:
+    return [dataset[()] * np.float32(group.attrs["step"]) for dataset in group.values()]
+
+
 def _read_mat(file: Path) -> np.ndarray:
-    """The one complex array of a MATLAB file, (H, W, ...) there, as (..., H, W)."""
+    """Read the one complex array of a MATLAB file, (H, W, ...) there, as (..., H, W)."""
     from scipy.io import loadmat
 
     try:

@@ -15,7 +15,7 @@ from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet, adapted
 from hggdp_plugin.training.batches import Augmentation, BatchSource
 from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures, ProgressBar
-from hggdp_plugin.training.images import load_images
+from hggdp_plugin.training.images import load_domains, load_images
 from hggdp_plugin.training.module import ScoreTraining
 
 #: Steps between checkpoints: what a stop can cost at most.
@@ -61,7 +61,7 @@ def train(args: Any) -> dict[str, Any]:
     args.reconstructions = _reconstructions(args, network)
     module = ScoreTraining(
         network,
-        BatchSource(load_images(args.data), args.crop, Augmentation().without(args.without)),
+        BatchSource(load_domains(args.data), args.crop, Augmentation().without(args.without)),
         _spread(load_images(args.val)) if args.val else [],
         batch_size=args.batch_size,
         steps=args.steps,

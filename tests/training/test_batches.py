@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hggdp_plugin.training.batches import OFF, Augmentation, BatchSource
+from hggdp_plugin.training.augmentation import OFF, Augmentation
+from hggdp_plugin.training.batches import BatchSource, Domain
 
 
 def complex_array(*shape, seed=0):
@@ -131,3 +132,112 @@ def test_whole_images_are_augmented_and_the_source_is_not(options):
     drawn = [as_complex(source.whole(torch.Generator().manual_seed(seed)))[0] for seed in range(8)]
     assert any((abs(d - images[0]) > 1e-3).any() for d in drawn)
     torch.testing.assert_close(source.pixels, before, rtol=0, atol=0)
+
+
+def constant(value, *shape):
+    return torch.stack([torch.full(shape, float(value)), torch.ones(shape)])
+
+
+def test_domains_are_drawn_by_weight_and_their_images_equally():
+    domains = [
+        Domain("a", (constant(0, 16, 16),), 3.0),
+        Domain("b", tuple(constant(i, 16 + i, 20) for i in range(1, 5))),
+        Domain("none", (constant(9, 16, 16),), 0.0),
+    ]
+    source = BatchSource(domains, 16, Augmentation(**OFF))
+    drawn = source.draw(4000, torch.Generator().manual_seed(0))[:, 0, 0, 0]
+    values, counts = drawn.unique(return_counts=True)
+    assert values.tolist() == [0, 1, 2, 3, 4]
+    expected = torch.tensor([0.75, *[0.0625] * 4]) * 4000
+    assert ((counts - expected).abs() < 5 * (expected * (1 - expected / 4000)).sqrt()).all()
+    generator = torch.Generator().manual_seed(1)
+    whole = torch.stack([source.whole(generator)[0, 0, 0, 0] for _ in range(400)])
+    assert abs(int((whole == 0).sum()) - 300) < 5 * 75**0.5
+
+
+def test_magnitude_images_get_a_smooth_phase_and_complex_ones_do_not():
+    magnitude = 0.5 + 0.5 * torch.rand(24, 24, generator=torch.Generator().manual_seed(0))
+    images = [torch.stack([magnitude, torch.zeros(24, 24)]), torch.stack([2 + magnitude, 1e-3 * magnitude])]
+    source = BatchSource(images, 24, Augmentation(**OFF | {"magnitude_phase": 2.0}))
+    drawn = as_complex(source.draw(40, torch.Generator().manual_seed(0)))
+    phased = abs(drawn).max(axis=(1, 2)) < 1.5
+    assert 5 < phased.sum() < 35
+    np.testing.assert_allclose(abs(drawn[phased]), np.tile(magnitude, (phased.sum(), 1, 1)), rtol=1e-5)
+    angle = np.angle(drawn[phased])
+    assert (angle.std(axis=(1, 2)) > 1e-3).all()
+    assert abs(angle).max() <= 2.0
+    assert abs(np.diff(angle, axis=1)).max() < 0.5  # smooth
+    np.testing.assert_array_equal(drawn[~phased], np.tile(as_complex(images[1]), ((~phased).sum(), 1, 1)))
+
+
+@pytest.mark.parametrize("name", ["monotone_remap", "nonmonotone_remap"])
+def test_remaps_keep_the_phase_and_the_order_of_equal_values(name):
+    image = ONE[0] / abs(ONE[0]).max()
+    drawn = draw([image], n=20, **OFF | {name: 0.5})
+    np.testing.assert_allclose(np.angle(drawn / image), 0, atol=1e-3)
+    changed = (abs(drawn - image) > 1e-4).any(axis=(1, 2))
+    assert 3 < changed.sum() < 17
+    order = np.argsort(abs(image).ravel())
+    monotone = (np.diff(abs(drawn[changed]).reshape(-1, image.size)[:, order], axis=1) > -1e-6).all(axis=1)
+    assert monotone.all() == (name == "monotone_remap")
+    assert abs(drawn).max() <= 1 + 1e-5
+
+
+def test_a_bias_field_keeps_the_phase():
+    ratio = draw(ONE, n=20, **OFF | {"bias_field": 0.7}) / ONE[0]
+    np.testing.assert_allclose(ratio.imag, 0, atol=1e-5)
+    assert np.log(ratio.real).max() <= 0.7 + 1e-4
+    assert np.log(ratio.real).min() >= -0.7 - 1e-4
+    assert (ratio.real.std(axis=(1, 2)) > 1e-2).any()
+
+
+def test_a_tissue_phase_follows_the_magnitude():
+    image = abs(ONE[0]) / abs(ONE[0]).max() + 1e-6j
+    drawn = draw([image], n=20, **OFF | {"tissue_phase": 0.5})
+    np.testing.assert_allclose(abs(drawn), np.tile(abs(image), (20, 1, 1)), rtol=1e-4)
+    angle = np.angle(drawn)
+    assert abs(angle).max() <= 0.5 + 1e-3
+    assert (abs(angle).max(axis=(1, 2)) > 0.05).any()
+
+
+def test_crops_of_lower_resolution_have_the_size_of_others_and_their_mean():
+    y, x = np.meshgrid(np.linspace(-1, 1, 64), np.linspace(-1, 1, 64), indexing="ij")
+    image = np.exp(-(x**2) - y**2 + 0.5j * x).astype(np.complex64)
+    drawn = draw([image], crop=32, n=40, **OFF | {"resolution": 0.5})
+    assert drawn.shape == (40, 32, 32)
+    # A smooth image has nothing but the crop's size to lose: each is a window of the image, perhaps enlarged.
+    assert abs(drawn).max() < 1.05
+    extent = abs(np.angle(drawn[:, :, -1:] / drawn[:, :, :1])).max(axis=(1, 2))
+    assert extent.min() == pytest.approx(31 / 63, rel=0.1)
+    assert 1.5 * extent.min() < extent.max() < 2.1 * extent.min()
+
+
+def test_whole_images_of_lower_resolution_are_blurred_or_smaller():
+    images = [complex_array(40, 48)]
+    drawn = [whole(images, seed, resolution=0.5) for seed in range(20)]
+    assert {d.shape for d in drawn if d.shape[0] == 40} == {(40, 48)}
+    assert any(d.shape[0] < 40 for d in drawn)
+    assert min(d.shape[0] for d in drawn) >= 20
+    energies = [float((abs(d) ** 2).mean() / (abs(images[0]) ** 2).mean()) for d in drawn if d.shape[0] == 40]
+    assert min(energies) < 0.7
+    assert max(energies) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_broad_augmentation_draws_finite_crops_that_follow_from_the_generator():
+    images = [complex_array(40, 48, seed=i) / 4 for i in range(3)]
+    first = draw(images, n=50, seed=3, **vars(Augmentation.broad()))
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(draw(images, n=50, seed=3, **vars(Augmentation.broad())), first)
+
+
+@pytest.mark.cuda
+def test_crops_are_the_same_on_a_gpu():
+    images = [torch.rand(2, 40, 48, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    drawn = [
+        BatchSource(images, 16, Augmentation.broad())
+        .to(torch.device(device))
+        .draw(20, torch.Generator().manual_seed(0))
+        .cpu()
+        for device in ("cpu", "cuda")
+    ]
+    torch.testing.assert_close(drawn[1], drawn[0], rtol=1e-3, atol=1e-4)

@@ -8,11 +8,11 @@ import torch
 from scipy.io import savemat
 
 from hggdp_plugin.apps.simulate import main as simulate
-from hggdp_plugin.io import read_raw
+from hggdp_plugin.io import InputError, read_raw
 from hggdp_plugin.io.cfl import write_cfl
 from hggdp_plugin.metrics import score
 from hggdp_plugin.simulation import head_phantom
-from hggdp_plugin.training.images import combined, load_images
+from hggdp_plugin.training.images import combined, load_domains, load_images
 
 
 def complex_array(*shape, seed=0):
@@ -50,6 +50,50 @@ def test_integers_with_a_step(tmp_path):
     images = load_images([tmp_path])
     expected = integers[1, 0] + 1j * integers[1, 1]
     np.testing.assert_allclose(as_complex(images[1]), expected / abs(expected).max(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".h5"])
+def test_real_images_are_magnitudes(suffix, tmp_path):
+    array, path = np.random.default_rng(0).random((3, 8, 9)), tmp_path / f"images{suffix}"
+    if suffix == ".npy":
+        np.save(path, array)
+    else:
+        with h5py.File(path, "w") as file:
+            file["image"] = array
+    for image, expected in zip(load_images([path]), array, strict=True):
+        np.testing.assert_allclose(image[0], expected / expected.max(), rtol=1e-6)
+        assert not image[1].any()
+
+
+def write_domains(path):
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for name, shapes in (("knee", [(8, 9), (10, 7)]), ("heart", [(6, 6)])):
+            group = file.create_group(name)
+            group.attrs["step"] = 1e-3
+            for number, shape in enumerate(shapes):
+                group[str(number)] = rng.integers(1, 1000, shape, dtype=np.uint16)
+    return path
+
+
+def test_groups_of_a_file_are_domains(tmp_path):
+    path = write_domains(tmp_path / "domains.h5")
+    np.save(tmp_path / "more.npy", complex_array(2, 8, 8))
+    domains = load_domains([tmp_path], {"knee": 0.5})
+    assert {d.name: (len(d.images), d.weight) for d in domains} == {
+        "heart": (1, 1.0),
+        "knee": (2, 0.5),
+        "images": (2, 1.0),
+    }
+    with h5py.File(path) as file:
+        first = file["knee/0"][()]
+    np.testing.assert_allclose(domains[1].images[0][0], first / first.max(), rtol=1e-5)
+    assert len(load_images([path])) == 3
+
+
+def test_the_weight_of_an_unknown_domain_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"elbow: .*choose from heart, knee"):
+        load_domains([write_domains(tmp_path / "domains.h5")], {"elbow": 2.0})
 
 
 @pytest.mark.parametrize("name", ["seven.mat", "EARLIER.MAT"])
@@ -127,7 +171,6 @@ def write_bad(path, kind):
         np.save(
             path,
             {
-                "real": np.ones((8, 8)),
                 "nan": np.full((8, 8), np.nan + 0j),
                 "zeros": np.zeros((8, 8), complex),
                 "line": np.ones((8, 1), complex),
@@ -152,7 +195,6 @@ def write_bad(path, kind):
         ("a.h5", "text"),
         ("a.txt", "text"),
         ("a", "empty folder"),
-        ("a.npy", "real"),
         ("a.npy", "nan"),
         ("a.npy", "zeros"),
         ("a.npy", "line"),
