@@ -48,19 +48,19 @@ def test_systems_are_solved_independently(systems):
 
 def test_a_preconditioner_is_used_as_in_sigpy(systems):
     H, b = systems[0][0], systems[1][0]
-    P = np.linspace(0.5, 2, b.size).reshape(b.shape).astype(np.float32)
+    P = sp.to_device(np.linspace(0.5, 2, b.size).reshape(b.shape).astype(np.float32), sp.get_device(b))
 
     def A(u):
         return (H @ u.reshape(-1, 1)).reshape(u.shape)
 
-    x, expected = np.zeros_like(b), np.zeros_like(b)
+    x, expected = b * 0, b * 0
     for alg in (
         BatchConjugateGradient(A, b, x, max_iter=4, P=lambda r: P * r),
         ConjugateGradient(A, b, expected, P=lambda r: P * r, max_iter=4),
     ):
         while not alg.done():
             alg.update()
-    np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(sp.to_device(x), sp.to_device(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_systems_are_solved(systems):

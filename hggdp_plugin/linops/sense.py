@@ -149,7 +149,9 @@ def kspace_diagonal(mps: Array, coord: Array | None = None, weights: Array | Non
     References:
         Chan, T. F. (1988). An optimal circulant preconditioner for Toeplitz systems. SIAM J. Sci. Stat. Comput., 9(4).
     """
-    with sp.get_device(mps):
+    device = sp.get_device(mps)
+    coord, weights = (None if a is None else sp.to_device(a, device) for a in (coord, weights))
+    with device:
         xp = sp.get_array_module(mps)
         coils, *shape = mps.shape[-3:]
         transfer = _transfer((shape[0], shape[1]), coord, weights, xp)

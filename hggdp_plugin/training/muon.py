@@ -54,39 +54,45 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             if group["momentum"] is None:
                 continue
-            for kernel in group["params"]:
-                if kernel.grad is not None:
-                    self._move(kernel, kernel.grad, group)
-                    kernel.grad = None  # AdamW passes over parameters without one
+            moving = [kernel for kernel in group["params"] if kernel.grad is not None]
+            shapes = dict.fromkeys(tuple(kernel.shape) for kernel in moving)
+            for shape in shapes:
+                self._move([kernel for kernel in moving if tuple(kernel.shape) == shape], group)
+            for kernel in moving:
+                kernel.grad = None  # AdamW skips parameters without a gradient
         super().step()
         return loss
 
-    def _move(self, kernel: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[kernel]
-        if not state:
-            # AdamW asks for the number of steps when a state is loaded.
-            state["step"], state["momentum"] = torch.tensor(0.0), torch.zeros_like(kernel)
-        state["step"] += 1
-        average = state["momentum"].lerp_(grad, 1 - group["momentum"])
-        direction = grad.lerp(average, group["momentum"]).flatten(1)
-        move = orthogonal(direction).view(kernel.shape)
-        scale = max(1, direction.shape[0] / direction.shape[1]) ** 0.5
-        kernel.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-group["lr"] * scale)
+    def _move(self, kernels: list[Tensor], group: dict[str, Any]) -> None:
+        """Step kernels of one shape, as one batch of matrices."""
+        for kernel in kernels:
+            if not self.state[kernel]:
+                # AdamW asks for the number of steps when a state is loaded.
+                self.state[kernel].update(step=torch.tensor(0.0), momentum=torch.zeros_like(kernel))
+            self.state[kernel]["step"] += 1
+        grads: list[Any] = [kernel.grad for kernel in kernels]
+        averages = [self.state[kernel]["momentum"] for kernel in kernels]
+        torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
+        directions = torch.stack(torch._foreach_lerp(grads, averages, group["momentum"])).flatten(2)
+        moves = orthogonal(directions)
+        scale = max(1, directions.shape[1] / directions.shape[2]) ** 0.5
+        torch._foreach_mul_(kernels, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(kernels, list(moves.view(len(kernels), *kernels[0].shape)), alpha=-group["lr"] * scale)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix with the singular vectors of the given one and singular values between about 0.7 and 1.2.
+    """Return matrices (..., m, n) with the same singular vectors and singular values between about 0.7 and 1.2.
 
     Five Newton-Schulz iterations with the coefficients of Jordan et al., in bfloat16, which is exact enough.
     """
     x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-30)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-30)
     for _ in range(5):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
 def muon(network: Any, lr: float) -> Muon:
