@@ -268,11 +268,11 @@ def main() -> None:
     args, options = p.parse_args(), sys.argv[1:]
     args.out.mkdir(parents=True, exist_ok=True)
     if len(args.parts) > 1:
-        options = options[: len(options) - len(args.parts)]
+        options = [option for option in options[: len(options) - len(args.parts)] if option != "--"]
         for part in args.parts:
             start = time.perf_counter()
             try:
-                subprocess.run([sys.executable, __file__, part, *options], timeout=LIMITS[part], check=False)
+                subprocess.run([sys.executable, __file__, *options, "--", part], timeout=LIMITS[part], check=False)
             except subprocess.TimeoutExpired:
                 print(f"{part}: stopped at its limit of {LIMITS[part]} s", flush=True)
             print(f"== {part}: {time.perf_counter() - start:.0f} s", flush=True)
