@@ -17,7 +17,7 @@ from common import parser, print_table, report
 from hggdp_plugin import io
 from hggdp_plugin.figures import comparison
 from hggdp_plugin.metrics import score
-from hggdp_plugin.volume.reconstruct import estimate_maps
+from hggdp_plugin.volume.calibration import estimate_maps
 
 RAW = Path(__file__).parent.parent / "examples" / "phantom.h5"
 

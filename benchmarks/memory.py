@@ -14,7 +14,7 @@ import sigpy as sp
 from common import elsewhere, parser, peak_memory, print_table, report
 
 from hggdp_plugin.simulation import coil_maps, head_phantom, masks, write_raw
-from hggdp_plugin.simulation.acquire import Measurement
+from hggdp_plugin.simulation.acquire import SimulatedScan
 
 READ = "import sys; from hggdp_plugin import io; raw = io.read_raw(sys.argv[1])"
 
@@ -24,11 +24,11 @@ def write_volume(path: Path, slices: int, coils: int, size: int) -> None:
     image, maps = head_phantom((size, size), num_slices=1)[0], coil_maps(coils, (size, size))
     images = np.stack([np.roll(image, s, axis=0) for s in range(slices)]).astype(np.complex64)
     rows, calib = np.flatnonzero(masks.random_lines(size, 3, size // 10)), np.zeros(size, bool)
-    calib[masks.centre(size, size // 10)] = True
+    calib[masks.center(size, size // 10)] = True
     rng = np.random.default_rng(0)
     lines = np.stack([sp.fft(maps * one, axes=(-2, -1))[:, rows] for one in images])
     lines += 0.01 * (rng.standard_normal(lines.shape, np.float32) + 1j * rng.standard_normal(lines.shape, np.float32))
-    measurement = Measurement(lines, rows, size // 2, size // 2, calib[rows], (size, size), (size, size))
+    measurement = SimulatedScan(lines, rows, size // 2, size // 2, calib[rows], (size, size), (size, size))
     write_raw(path, measurement, images, {})
 
 

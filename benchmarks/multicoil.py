@@ -27,7 +27,7 @@ from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.io.cfl import read_cfl, write_cfl
 from hggdp_plugin.metrics import score
 from hggdp_plugin.prior import load_prior
-from hggdp_plugin.volume.reconstruct import estimate_maps
+from hggdp_plugin.volume.calibration import estimate_maps
 
 SAMPLINGS = {
     "Poisson disc R=6": "--mask poisson --accel 6 --calib 24",

@@ -32,8 +32,9 @@ from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.io.cfl import read_cfl
 from hggdp_plugin.metrics import Scores, mean_scores, score_slices
 from hggdp_plugin.prior import load_prior
-from hggdp_plugin.simulation import REFERENCE, Measurement, write_raw
-from hggdp_plugin.volume.reconstruct import estimate_maps, reconstruct
+from hggdp_plugin.simulation import REFERENCE, SimulatedScan, write_raw
+from hggdp_plugin.volume.calibration import estimate_maps
+from hggdp_plugin.volume.reconstruct import reconstruct
 
 #: Rows of the table: slices, and options of ``hggdp simulate``.
 SIMULATED = {
@@ -89,8 +90,8 @@ def measure(make: Callable[[], Case], prior: Any) -> list[Any]:
     read, reference = make()
     start = time.perf_counter()
     raw = read()
-    mps = estimate_maps(raw, log=lambda line: None)
-    ours = reconstruct(raw, mps, prior=prior, show_pbar=False, log=lambda line: None)
+    mps = estimate_maps(raw)
+    ours = reconstruct(raw, mps, prior=prior, show_pbar=False)
     seconds = time.perf_counter() - start
     zero = np.stack(
         [zero_filled(y, m, raw.coord) for frame in raw.ksp for y, m in zip(frame[0, 0, 0], mps, strict=True)]
@@ -118,7 +119,7 @@ def write_lines(path: Path, slices: int, coils: int = 8, rows: int = 250, sample
     """A file of many lines, 4 MiB a slice."""
     data = np.ones((slices, coils, rows, samples), np.complex64)
     matrix = (rows, samples)
-    lines = Measurement(data, np.arange(rows), rows // 2, samples // 2, np.zeros(rows, bool), matrix, matrix)
+    lines = SimulatedScan(data, np.arange(rows), rows // 2, samples // 2, np.zeros(rows, bool), matrix, matrix)
     write_raw(path, lines, np.zeros((slices, *matrix), np.complex64), {})
 
 

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hggdp_plugin.io.files import replacing
-from hggdp_plugin.simulation import Protocol, acquire, head_phantom, make_source, write_raw
+from hggdp_plugin.simulation import ScanProtocol, acquire, head_phantom, make_source, write_raw
 
 OUTPUT = Path(__file__).with_name("phantom.h5")
 
 
 def main() -> None:
-    protocol = Protocol(mask="random", accel=3, calib=24, seed=1, snr=30, noise_scan=True, oversampling=2)
+    protocol = ScanProtocol(mask="random", accel=3, calib=24, seed=1, snr=30, noise_scan=True, oversampling=2)
     source = make_source(head_phantom((256, 256), seed=0), "image", num_coils=8)
     measurement = acquire(source.ksp, source.image, protocol)
     notes = {"source": "head_phantom", "combination": source.combination, "net_accel": measurement.accel}

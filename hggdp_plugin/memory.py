@@ -1,48 +1,49 @@
-"""How much is processed at a time, from the memory that is free."""
+"""Free memory, and the bytes that a reconstruction needs per pixel."""
 
 import math
 from pathlib import Path
 
 import sigpy as sp
 
-#: Slices that go through the network at a time at most: more are not faster.
-MAX_SLICES, MAX_SLICES_GPU = 8, 32
-#: Share of the free memory to plan with: the needs below are rounded, and others need memory too.
-SHARE = 0.5
-#: Bytes that a pixel needs in the default prior's network, and in each coil during data consistency (measured, then
-#: rounded up); off the Cartesian grid the NUFFT's larger grid comes on top.
-NETWORK, COIL, COIL_NUFFT = 1000, 96, 256
+#: Fraction of the free memory to plan with: the byte counts below are rounded, and other programs need memory too.
+USABLE_FRACTION = 0.5
+#: Bytes per pixel of the network of the default prior (measured, then rounded up).
+NETWORK_BYTES_PER_PIXEL = 1000
+#: Bytes per pixel and coil of data consistency; off the Cartesian grid, the NUFFT needs an oversampled grid as well.
+COIL_BYTES_PER_PIXEL, COIL_BYTES_PER_PIXEL_NUFFT = 96, 256
 
 
-def slices_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device: sp.Device) -> int:
-    """Slices that fit into the free memory of a device together, at least 1.
-
-    Args:
-        shape (tuple): Matrix (y, x).
-        coils (int): Number of coils.
-        cartesian (bool): Whether the samples lie on a grid.
-        device (Device): Where to reconstruct.
-    """
-    limit = MAX_SLICES if device == sp.cpu_device else MAX_SLICES_GPU
-    each = math.prod(shape) * (NETWORK + coils * (COIL if cartesian else COIL_NUFFT))
-    return int(min(max(SHARE * free_memory(device) / each, 1), limit))
+def coil_bytes_per_pixel(cartesian: bool) -> int:
+    """Return the bytes that data consistency needs per pixel and coil."""
+    return COIL_BYTES_PER_PIXEL if cartesian else COIL_BYTES_PER_PIXEL_NUFFT
 
 
 def coils_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device: sp.Device) -> int:
-    """Coils that fit into the free memory of a device together, at least 1.
+    """Return how many coils fit into the free memory of a device together, at least 1.
 
     Args:
-        shape (tuple): Images (..., y, x) that are reconstructed together.
+        shape (tuple of ints): Shape (..., y, x) of the images that are reconstructed together.
         coils (int): Number of coils.
-        cartesian (bool): Whether the samples lie on a grid.
-        device (Device): Where to reconstruct.
+        cartesian (bool): Whether the samples lie on the Cartesian grid.
+        device (Device): Where the reconstruction runs.
+
+    Returns:
+        int: Number of coils, from 1 to ``coils``.
     """
-    rest = SHARE * free_memory(device) - math.prod(shape) * NETWORK
-    return int(min(max(rest / (math.prod(shape) * (COIL if cartesian else COIL_NUFFT)), 1), coils))
+    pixels = math.prod(shape)
+    rest = USABLE_FRACTION * free_memory(device) - pixels * NETWORK_BYTES_PER_PIXEL
+    return int(min(max(rest / (pixels * coil_bytes_per_pixel(cartesian)), 1), coils))
 
 
 def free_memory(device: sp.Device) -> float:
-    """Bytes that can still be allocated on a device; infinite where the system does not tell."""
+    """Return the bytes that can still be allocated on a device, infinity where the system does not say.
+
+    Args:
+        device (Device): CPU or GPU. On a GPU, the free blocks of CuPy's memory pool count as free.
+
+    Returns:
+        float: Bytes.
+    """
     if device != sp.cpu_device:
         with device:
             xp = device.xp
@@ -53,10 +54,10 @@ def free_memory(device: sp.Device) -> float:
         if "MemAvailable" in fields:
             free = 1024.0 * int(fields["MemAvailable"].split()[0])
     group = Path("/sys/fs/cgroup")
-    try:  # the limit of a container; what its files occupy in the cache can be freed
+    try:  # The memory limit of a container. Its page cache can be reclaimed.
         cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
         used = int((group / "memory.current").read_text()) - int(cached)
         free = min(free, int((group / "memory.max").read_text()) - used)
-    except (OSError, ValueError, KeyError):  # there is none
+    except (OSError, ValueError, KeyError):  # no limit
         pass
     return free

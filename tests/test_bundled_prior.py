@@ -12,7 +12,7 @@ from hggdp_plugin.checkpoint import PRIORS
 from hggdp_plugin.io import read_raw
 from hggdp_plugin.metrics import psnr, score
 from hggdp_plugin.simulation import head_phantom
-from hggdp_plugin.volume.reconstruct import estimate_maps
+from hggdp_plugin.volume.calibration import estimate_maps
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "phantom.h5"
 

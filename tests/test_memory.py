@@ -18,14 +18,12 @@ def test_free_memory_of_a_gpu():
 
 
 @pytest.mark.parametrize(
-    ("free", "slices", "coils"),
-    [(math.inf, 8, 16), (2**34, 8, 16), (2**30, 3, 16), (2**26, 1, 1), (0, 1, 1)],
+    ("free", "coils"),
+    [(math.inf, 16), (2**34, 16), (2**30, 16), (2**26, 1), (0, 1)],
 )
-def test_what_fits(free, slices, coils, monkeypatch):
+def test_coils_that_fit(free, coils, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
-    assert memory.slices_at_a_time((256, 256), 16, True, sp.cpu_device) == slices
     assert memory.coils_at_a_time((256, 256), 16, True, sp.cpu_device) == coils
-    assert memory.slices_at_a_time((256, 256), 16, False, sp.cpu_device) <= slices
 
 
 def test_little_memory_gives_the_same_image(prior, measurement, monkeypatch):

@@ -1,1 +1,1 @@
-"""What a user runs: the SigPy app, and the command lines."""
+"""The commands: parse the options, call the library, report. Heavy packages are imported once the options are sound."""

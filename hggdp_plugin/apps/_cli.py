@@ -1,44 +1,50 @@
-"""What all command lines share: how a failure reaches the user."""
+"""What the commands share: exit codes, the log on the screen, input files, devices."""
 
 import argparse
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hggdp_plugin.io import InputError
+from hggdp_plugin.io.files import InputError
 
-_LOGGER = logging.getLogger("hggdp_plugin")
+if TYPE_CHECKING:
+    import sigpy as sp
+
+_PACKAGE_LOGGER = logging.getLogger("hggdp_plugin")
 
 
 def run(
     name: str,
-    func: Callable[[Sequence[str] | None], int | None],
+    command: Callable[[Sequence[str] | None], int | None],
     argv: Sequence[str] | None = None,
     refusal: type[ValueError] = InputError,
 ) -> int:
-    """Calls a command and turns what the user can mend into one line on stderr.
+    """Run a command with the package's log on the screen; errors that the user can fix become one line on stderr.
 
-    Anything else is a defect of the package and keeps its traceback.
+    Any other exception is a bug in the package and keeps its traceback.
 
     Args:
-        name: The command's name as the user typed it, such as ``"recon"``.
-        func: The command; takes the arguments and returns an exit code, None meaning 0.
-        argv: The arguments, or None for those of the process.
-        refusal: What the command raises at bad input.
+        name (str): Name of the command as the user typed it, such as ``"recon"``.
+        command (function): Takes the arguments and returns an exit code, None meaning 0.
+        argv (sequence of str or None): The arguments; None: those of the process.
+        refusal (type): Exception that the command raises for unusable input.
 
     Returns:
-        The exit code: that of ``func``; 2 for bad input or a file that cannot be read or written; 130 when
-        interrupted; 1 when the reader of stdout has gone.
+        int: The exit code of ``command``; 2 for unusable input or a file that cannot be read or written; 130 after
+        an interrupt; 1 if the reader of stdout is gone.
     """
     try:
-        with _console_log():
-            code = func(argv) or 0
-        sys.stdout.flush()  # a reader that has gone shows here rather than when the interpreter exits
+        with log_on_screen():
+            code = command(argv) or 0
+        sys.stdout.flush()  # shows here, not at the interpreter's exit, that the reader is gone
         return code
     except BrokenPipeError:
-        # The interpreter flushes what is left when it exits: give it somewhere to go.
+        # The interpreter flushes the rest at exit; let it go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (refusal, OSError) as error:
@@ -48,40 +54,50 @@ def run(
         return 130
 
 
-def set_quiet(quiet: bool) -> None:
-    """Choose what the log shows for the rest of a command: only warnings and errors, or information too."""
-    _LOGGER.setLevel(logging.WARNING if quiet else logging.INFO)
-
-
-class _ConsoleHandler(logging.Handler):
-    """Prints information on stdout, warnings and errors on stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        warning = record.levelno >= logging.WARNING
-        text = f"{record.levelname.lower()}: {record.getMessage()}" if warning else record.getMessage()
-        print(text, file=sys.stderr if warning else sys.stdout, flush=True)
-
-
 @contextmanager
-def _console_log() -> Iterator[None]:
-    """Show the log of the package on the console while a command runs; only warnings, before :func:`set_quiet`."""
-    handler, level = _ConsoleHandler(), _LOGGER.level
-    _LOGGER.addHandler(handler)
-    set_quiet(True)
+def log_on_screen() -> Iterator[None]:
+    """Show the log of the package on the screen while a command runs."""
+    handler, level = _ScreenHandler(), _PACKAGE_LOGGER.level
+    _PACKAGE_LOGGER.addHandler(handler)
+    set_quiet(False)
     try:
         yield
     finally:
-        _LOGGER.removeHandler(handler)
-        _LOGGER.setLevel(level)
+        _PACKAGE_LOGGER.removeHandler(handler)
+        _PACKAGE_LOGGER.setLevel(level)
+
+
+def set_quiet(quiet: bool) -> None:
+    """Choose whether the log shows only warnings and errors, for the rest of the command."""
+    _PACKAGE_LOGGER.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+class _ScreenHandler(logging.Handler):
+    """Prints information on stdout, warnings and errors on stderr, without damage to a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        is_warning = record.levelno >= logging.WARNING
+        text = f"{record.levelname.lower()}: {record.getMessage()}" if is_warning else record.getMessage()
+        with _no_progress_bar():
+            print(text, file=sys.stderr if is_warning else sys.stdout, flush=True)
+
+
+def _no_progress_bar() -> AbstractContextManager[None]:
+    """Clear progress bars for the moment, if there can be any."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode(file=sys.stderr)
 
 
 def positive(text: str) -> int:
-    """A count on the command line, for ``type=`` of an argument."""
+    """Parse a whole number of at least 1, for ``type=`` of an argument."""
     return _whole(text, 1)
 
 
 def natural(text: str) -> int:
-    """As :func:`positive`, or 0."""
+    """Parse a whole number of at least 0, for ``type=`` of an argument."""
     return _whole(text, 0)
 
 
@@ -89,3 +105,68 @@ def _whole(text: str, least: int) -> int:
     if (value := int(text)) < least:
         raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least {least}")
     return value
+
+
+@contextmanager
+def refusals(option: object, command: str) -> Iterator[None]:
+    """Turn a ValueError into an InputError that names the option at fault.
+
+    Args:
+        option (object): The option, such as ``"--prior"``, or the file.
+        command (str): The command whose ``--help`` explains it.
+
+    Raises:
+        InputError: A ValueError was raised inside.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        problem = str(error).removeprefix("prior ").removeprefix(f"{option}: ")
+        raise InputError(option, problem, f"see hggdp {command} --help") from error
+
+
+def input_file(path: Path) -> Path:
+    """Check that an input file exists, before anything heavy is imported.
+
+    Args:
+        path (Path): The file, or the base name of BART's pair of files, as BART takes it.
+
+    Returns:
+        Path: The file; of BART's pair, the .cfl file.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if path.exists():
+        return path
+    array = path.with_name(f"{path.name}.cfl")
+    if not array.exists():
+        raise InputError(path, "no such file", "check the path")
+    return array
+
+
+def find_device(gpu: int | None) -> "sp.Device":
+    """Return the CPU, or a GPU by its number.
+
+    Args:
+        gpu (int or None): Number of the GPU; None: the CPU.
+
+    Returns:
+        Device: SigPy device.
+
+    Raises:
+        InputError: There is no such GPU, or no CuPy to use it with.
+    """
+    import sigpy as sp
+
+    if gpu is None:
+        return sp.cpu_device
+    if find_spec("cupy") is None:
+        raise InputError("--gpu", "a GPU needs the package cupy", "pip install 'hggdp_plugin[gpu]'")
+    import torch
+
+    if not torch.cuda.is_available() or not 0 <= gpu < torch.cuda.device_count():
+        raise InputError(f"--gpu {gpu}", "PyTorch sees no such GPU", "run without --gpu, or check the driver")
+    return sp.Device(gpu)

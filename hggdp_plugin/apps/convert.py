@@ -1,33 +1,31 @@
-"""``hggdp convert``: brings a published HGGDP checkpoint into this package's format, or a prior into half precision."""
+"""``hggdp convert``: convert a published HGGDP checkpoint to a prior, or a prior to half precision."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hggdp_plugin.apps._cli import run
-from hggdp_plugin.checkpoint import load_model, save_model
-from hggdp_plugin.hggdp_checkpoint import read_hggdp_checkpoint
-from hggdp_plugin.models.refinenet import HGGDP_SIGMAS
+from hggdp_plugin.apps._cli import input_file, refusals, run
+from hggdp_plugin.io.files import InputError
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of ``hggdp convert``."""
+    """Build the parser of ``hggdp convert``."""
     p = argparse.ArgumentParser(
         prog="hggdp convert", description="Convert a published HGGDP checkpoint (.pth), or a prior, to a prior."
     )
     p.add_argument(
         "checkpoint",
         type=Path,
-        help="torch file with the network's state dict, alone or first in a list; or a prior, .safetensors",
+        help="PyTorch file with the state dict of the network, alone or first in a list; or a prior, .safetensors",
     )
     p.add_argument("output", type=Path, help="prior to write, .safetensors")
     p.add_argument(
         "--sigmas",
         type=float,
         nargs="+",
-        default=HGGDP_SIGMAS,
-        help="noise level of each class, which the published file does not say (default: 10 from 1 to 0.01, geometric)",
+        help="noise level of each class, which the published file does not contain (default: 10 from 1 to 0.01,"
+        " geometric)",
     )
     p.add_argument("--half", action="store_true", help="store the weights as float16: half the size")
     p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
@@ -35,20 +33,35 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``hggdp convert``; returns the exit code."""
-    return run("convert", _convert, argv, refusal=ValueError)
+    """Run ``hggdp convert``.
+
+    Args:
+        argv (sequence of str or None): The arguments; None: those of the process.
+
+    Returns:
+        int: The exit code.
+    """
+    return run("convert", _convert, argv)
 
 
 def _convert(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
     if args.output.suffix != ".safetensors":
-        raise ValueError(f"{args.output}: the name of a prior ends in .safetensors")
+        raise InputError(args.output, "priors are .safetensors files", "choose a name that ends in .safetensors")
     if args.output.exists() and not args.overwrite:
-        raise ValueError(f"{args.output}: exists; --overwrite replaces it")
-    if args.checkpoint.suffix == ".safetensors":
-        network, description = load_model(args.checkpoint)
-    else:
-        network, description = read_hggdp_checkpoint(args.checkpoint, args.sigmas), {"source": args.checkpoint.name}
+        raise InputError(args.output, "the file exists", "choose another name, or allow it with --overwrite")
+    input_file(args.checkpoint)
+
+    from hggdp_plugin.checkpoint import load_model, save_model
+    from hggdp_plugin.hggdp_checkpoint import read_hggdp_checkpoint
+    from hggdp_plugin.models.refinenet import HGGDP_SIGMAS
+
+    with refusals(args.checkpoint, "convert"):
+        if args.checkpoint.suffix == ".safetensors":
+            network, description = load_model(args.checkpoint)
+        else:
+            network = read_hggdp_checkpoint(args.checkpoint, args.sigmas or HGGDP_SIGMAS)
+            description = {"source": args.checkpoint.name}
     save_model(args.output, network.half() if args.half else network, description)
     parameters = sum(weights.numel() for weights in network.parameters())
     print(f"{args.output}: {network.views} views, {parameters / 1e6:.2f} million parameters")

@@ -1,4 +1,4 @@
-"""Reconstruction inline at the scanner: a module for python-ismrmrd-server, as Siemens FIRE runs it.
+"""Inline reconstruction at the scanner: a module for python-ismrmrd-server, which Siemens FIRE can run.
 
 The server calls :func:`process` when a client asks for the configuration ``hggdp_plugin.apps.fire``.
 """
@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import sigpy as sp
 
 from hggdp_plugin import io
+from hggdp_plugin.apps._cli import find_device
 from hggdp_plugin.io.mrd.hdf5 import Lines, acquisition_header_dtype
 from hggdp_plugin.io.mrd.header import parse_header
 from hggdp_plugin.io.mrd.images import mrd_images
 from hggdp_plugin.io.mrd.reader import sort_lines
 
-#: Parameters that a client may set in the JSON configuration, and what they are; others are the server's or scanner's.
+#: Parameters that a client may set in the JSON configuration, with their types. All others are left to the server.
 PARAMETERS = {"prior": str, "levels": int, "seed": int, "coils": int, "gpu": int}
 
 _STREAM = "the stream"
@@ -24,17 +24,17 @@ _logger = logging.getLogger(__name__)
 
 
 def process(connection: Any, config: Any, metadata: Any) -> None:
-    """Reconstructs a stream of acquisitions and answers with magnitude images.
+    """Reconstruct a stream of acquisitions and send magnitude images back.
 
-    Never raises: the server is to live on. What went wrong reaches the client as one line, and the server's log.
+    Never raises, so that the server keeps running. Errors are sent to the client as one line, and logged.
 
     Args:
-        connection (Connection): The server's; iterating gives acquisitions, and None at the end.
-        config (str or dict): Configuration; ``{"parameters": {...}}`` may hold :data:`PARAMETERS`.
+        connection (Connection): The server's connection. Iterating over it gives acquisitions, and None at the end.
+        config (str or dict): Configuration; ``{"parameters": {...}}`` may contain :data:`PARAMETERS`.
         metadata (ismrmrdHeader, str or bytes): The MRD header, as text if the server could not parse it.
     """
     try:
-        # Read to its end first: to close on a client that is still sending would lose the answer.
+        # Read to the end first: closing while the client is still sending would lose the answer.
         acquisitions = _receive(connection)
         options = _options(config)
         header = parse_header(_xml(metadata), _STREAM)
@@ -47,11 +47,11 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
         try:
             connection.send_close()
         except Exception as error:
-            _logger.warning("The client has gone: %s", error)
+            _logger.warning("The client closed the connection: %s", error)
 
 
 def _receive(connection: Iterable[Any]) -> list[Any]:
-    """Collects the acquisitions; waveforms and images that a scanner sends with them are not needed."""
+    """Collect the acquisitions. Waveforms and images in the stream are not needed."""
     acquisitions = []
     try:
         for item in connection:
@@ -59,11 +59,11 @@ def _receive(connection: Iterable[Any]) -> list[Any]:
                 break
             if hasattr(item, "traj"):
                 acquisitions.append(item)
-    except Exception as error:  # whatever half a message provokes in the server
-        problem = f"it broke off after {len(acquisitions)} acquisitions ({type(error).__name__}: {error})"
+    except Exception as error:  # whatever a truncated message raises in the server
+        problem = f"it ended early, after {len(acquisitions)} acquisitions ({type(error).__name__}: {error})"
         raise io.InputError(_STREAM, problem, "send the measurement again") from error
     if not acquisitions:
-        raise io.InputError(_STREAM, "it holds no acquisitions", "send raw data, not images")
+        raise io.InputError(_STREAM, "it contains no acquisitions", "send raw data, not images")
     return acquisitions
 
 
@@ -107,23 +107,29 @@ def _reconstruct(
     coils: int | None = None,
     gpu: int | None = None,
 ) -> list[Any]:
-    """Makes the images to send, as MRD objects."""
-    from hggdp_plugin.apps.recon import find_device
+    """Reconstruct the images to send, as MRD objects."""
+    from hggdp_plugin.checkpoint import DEFAULT_PRIOR
     from hggdp_plugin.prior import load_prior
     from hggdp_plugin.schedule import NoiseSchedule
-    from hggdp_plugin.volume.reconstruct import compress, reconstruct
+    from hggdp_plugin.volume.calibration import to_virtual_coils
+    from hggdp_plugin.volume.reconstruct import reconstruct
 
-    device: sp.Device = find_device(gpu)
     schedule = NoiseSchedule.fast() if levels is None else NoiseSchedule.fast(levels=levels)
     if coils is not None:
-        raw, __ = compress(raw, coils, _logger.info)
-    options = {"prior": load_prior(*([prior] if prior else [])), "schedule": schedule, "device": device}
-    image = reconstruct(raw, seed=seed, show_pbar=False, log=_logger.info, **options)
+        raw, _ = to_virtual_coils(raw, coils)
+    image = reconstruct(
+        raw,
+        prior=load_prior(prior or DEFAULT_PRIOR),
+        schedule=schedule,
+        seed=seed,
+        device=find_device(gpu),
+        show_pbar=False,
+    )
     return mrd_images(image, raw, f"hggdp_plugin fire, {schedule.evaluations} evaluations, seed {seed}")
 
 
 def _report(connection: Any, error: Exception) -> None:
-    """Tells the client in one line, if the server can, and the log."""
+    """Send an error to the client in one line, where the server supports it, and log it."""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}, see the server's log"
     line = " ".join(f"hggdp_plugin: {text}".split())
     _logger.error(line, exc_info=None if isinstance(error, io.InputError) else error)
@@ -131,4 +137,4 @@ def _report(connection: Any, error: Exception) -> None:
         if hasattr(connection, "send_logging"):
             connection.send_logging("ERROR   ", line)
     except Exception as gone:
-        _logger.warning("The client could not be told: %s", gone)
+        _logger.warning("The error could not be sent to the client: %s", gone)

@@ -1,31 +1,36 @@
-"""``hggdp recon``: reconstructs raw data, or k-space from BART or NumPy, with a score prior."""
+"""``hggdp recon``: reconstruct raw data, or k-space from BART or NumPy, with a score prior."""
 
 import argparse
+import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import sigpy as sp
+from hggdp_plugin.apps._cli import find_device, input_file, natural, positive, refusals, run, set_quiet
+from hggdp_plugin.io.files import InputError, check_output, suffix_of
 
-from hggdp_plugin import io
-from hggdp_plugin.apps._cli import natural, positive, run, set_quiet
-from hggdp_plugin.io.files import suffix_of
+if TYPE_CHECKING:
+    from hggdp_plugin._typing import Array
+    from hggdp_plugin.io import RawData
+    from hggdp_plugin.prior import ScorePrior
+    from hggdp_plugin.schedule import NoiseSchedule
+
+_logger = logging.getLogger(__name__)
 
 _DESCRIPTION = """
-Reconstructs an ISMRMRD raw data file, or k-space from BART or NumPy: noise prewhitening, coil sensitivity maps by
+Reconstruct an ISMRMRD raw data file, or k-space from BART or NumPy: noise prewhitening, coil sensitivity maps by
 ESPIRiT, annealed Langevin dynamics on a learned prior with data consistency at every step.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of ``hggdp recon``."""
+    """Build the parser of ``hggdp recon``."""
     parser = argparse.ArgumentParser(prog="hggdp recon", description=_DESCRIPTION)
-    parser.add_argument("raw", type=Path, help="ISMRMRD file (.h5), or k-space in .cfl (BART) or .npy")
+    parser.add_argument(
+        "raw", type=Path, help="ISMRMRD file (.h5), or k-space in .npy or .cfl (BART, also without the suffix)"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -34,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--complex", action="store_true", help="write the complex image, not its magnitude")
-    parser.add_argument("--group", help="group of the raw data in the file, where there are several")
+    parser.add_argument("--group", help="HDF5 group of the raw data, if the file has several")
     parser.add_argument(
         "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy, .cfl or .h5"
     )
@@ -44,35 +49,43 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--coils", type=positive, metavar="N", help="compress to N virtual coils")
     parser.add_argument("--calib-width", type=positive, metavar="N", help="width of the calibration region")
     method = parser.add_argument_group("method")
-    method.add_argument("--prior", help="bundled prior, .safetensors file or published .pth (default: brain-t2)")
     method.add_argument(
-        "--schedule", choices=("fast", "hggdp"), default="fast", help="one step a level, or the published 10 x 80"
+        "--prior", help="name of a bundled prior, .safetensors file or published .pth (default: brain-t2)"
+    )
+    method.add_argument(
+        "--schedule",
+        choices=("fast", "hggdp"),
+        default="fast",
+        help="one step per level, or the published 10 x 80",
     )
     method.add_argument("-N", "--levels", type=positive, help="noise levels")
     method.add_argument("-K", "--steps", type=positive, help="steps per level (hggdp only)")
     method.add_argument(
+        "--reference-noise",
         "--published-noise",
         action="store_true",
-        help="the published sampler to the letter (hggdp only; Cartesian data)",
+        help="noise and data consistency exactly as in the published code (hggdp only; Cartesian data)",
     )
     method.add_argument("-S", "--samples", type=positive, default=1, help="reconstructions to average (default 1)")
-    method.add_argument("-s", "--seed", type=natural, default=0, help="of the noise (default 0)")
+    method.add_argument("-s", "--seed", type=natural, default=0, help="seed of the noise (default 0)")
     method.add_argument(
         "-r",
+        "--noise-var",
         "--lamda",
         type=_variance,
-        help="noise variance of a k-space sample; 0: exact data consistency (default: 0 for one Cartesian coil, 0.5"
-        " if prewhitened, else measured)",
+        metavar="VAR",
+        help="noise variance of a complex k-space sample; 0: exact data consistency (default: 0 for one Cartesian coil,"
+        " 0.5 if prewhitened, else estimated)",
     )
     method.add_argument(
         "--max-cg-iter",
         type=positive,
         metavar="N",
-        help="conjugate gradient iterations a step (default: 2 of Chebyshev, non-Cartesian 4)",
+        help="conjugate gradient iterations per step (default: 2 Chebyshev iterations, non-Cartesian 4)",
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument(
-        "-g", "--gpu", type=int, nargs="?", const=0, metavar="ID", help="use a GPU (default: the first)"
+        "-g", "--gpu", type=int, nargs="?", const=0, metavar="ID", help="run on a GPU (-g alone: the first one)"
     )
     machine.add_argument(
         "--batch-size", type=positive, metavar="N", help="slices at a time (default: what fits into the free memory)"
@@ -89,56 +102,59 @@ def _variance(text: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``hggdp recon``; returns the exit code."""
+    """Run ``hggdp recon``.
+
+    Args:
+        argv (sequence of str or None): The arguments; None: those of the process.
+
+    Returns:
+        int: The exit code.
+    """
     return run("recon", _recon, argv)
 
 
 def _recon(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
     set_quiet(args.quiet)
+    start = time.monotonic()
+    for name in ("raw", "mps", "coord"):
+        if (path := getattr(args, name)) is not None:
+            setattr(args, name, input_file(path))
     output = args.output or _default_output(args.raw)
     inputs = [path for path in (args.raw, args.mps, args.coord) if path]
-    io.check_output(output, inputs=inputs, overwrite=args.overwrite)
-    device = find_device(args.gpu)
-    start = time.monotonic()
-    raw = _read(args)
-    _say(args, raw.summary())
+    check_output(output, inputs=inputs, overwrite=args.overwrite)
 
-    # Imported once the input is known to be sound, so that a mistake is told soon.
-    from hggdp_plugin.prior import load_prior
-    from hggdp_plugin.validation import check_reference_noise
+    from hggdp_plugin.io import write_image
     from hggdp_plugin.volume.reconstruct import reconstruct
-    from hggdp_plugin.volume.resume import discard
+    from hggdp_plugin.volume.resume import ResumeStore
 
-    with _refusals("--prior"):
-        prior = load_prior(*([args.prior] if args.prior else []), autocast=not args.float32)
-    with _refusals("--schedule"):
-        schedule = _schedule(args)
+    device = find_device(args.gpu)
+    raw = _read(args)
+    _logger.info(raw.summary())
+    prior, schedule = _method(args)
     raw, mps = _coils(args, raw)
-    if args.published_noise:
-        with _refusals("--published-noise"):
-            check_reference_noise(mps, None, raw.coord)
-    keep = output.with_name(f"{output.name}.part")
+    if args.reference_noise:
+        _check_reference_noise(raw, mps)
+    store = ResumeStore(output.with_name(f"{output.name}.part"))
     image = reconstruct(
         raw,
         mps,
-        args.lamda,
-        args.samples,
-        args.seed,
-        args.batch_size,
-        args.calib_width,
-        show_pbar=not args.quiet,
-        keep=keep,
-        log=partial(_say, args),
+        args.noise_var,
         prior=prior,
         schedule=schedule,
-        device=device,
+        samples=args.samples,
+        seed=args.seed,
         max_cg_iter=args.max_cg_iter,
+        calib_width=args.calib_width,
+        batch_size=args.batch_size,
+        device=device,
+        resume=store,
+        show_pbar=not args.quiet,
     )
     history = f"hggdp_plugin {args.schedule}, {schedule.evaluations} evaluations, seed {args.seed}"
-    io.write_image(output, image, raw=raw, complex_=args.complex, overwrite=args.overwrite, history=history)
-    discard(keep)
-    _say(args, f"Wrote {output} in {time.monotonic() - start:.1f} s.")
+    write_image(output, image, raw=raw, complex_=args.complex, overwrite=args.overwrite, history=history)
+    store.remove()
+    _logger.info("Wrote %s in %.1f s.", output, time.monotonic() - start)
 
 
 def _default_output(raw: Path) -> Path:
@@ -146,81 +162,68 @@ def _default_output(raw: Path) -> Path:
     return raw.with_name(f"{raw.stem}_hggdp{suffix}")
 
 
-def _read(args: argparse.Namespace) -> io.RawData:
+def _read(args: argparse.Namespace) -> "RawData":
+    from hggdp_plugin import io
+
     if suffix_of(args.raw) not in io.ARRAY_SUFFIXES:
         if args.coord:
-            raise io.InputError("--coord", "ISMRMRD files have their own trajectory", "leave it out")
+            raise InputError("--coord", "ISMRMRD files contain their own trajectory", "leave it out")
         return io.read_raw(args.raw, args.group)
     if args.group:
-        raise io.InputError("--group", "array files have no groups", "leave it out")
+        raise InputError("--group", "array files have no groups", "leave it out")
     if args.coord is None:
         return io.read_kspace(args.raw)
     return io.read_kspace(args.raw, args.coord, io.read_maps(args.mps).shape[-2:] if args.mps else None)
 
 
-@contextmanager
-def _refusals(option: str) -> Iterator[None]:
-    """What an option cannot be becomes one line for the user."""
-    try:
-        yield
-    except ValueError as error:
-        raise io.InputError(option, str(error), "see hggdp recon --help") from error
-
-
-def _say(args: argparse.Namespace, text: str) -> None:
-    if not args.quiet:
-        print(text, flush=True)
-
-
-def find_device(gpu: int | None) -> sp.Device:
-    """The CPU, or a GPU by its number.
-
-    Raises:
-        InputError: there is no such GPU, or no CuPy to use it with.
-    """
-    if gpu is None:
-        return sp.cpu_device
-    if find_spec("cupy") is None:
-        raise io.InputError("--gpu", "a GPU needs the package cupy", "pip install 'hggdp_plugin[gpu]'")
-    import torch
-
-    if not torch.cuda.is_available() or gpu >= torch.cuda.device_count():
-        raise io.InputError(f"--gpu {gpu}", "torch sees no such GPU", "run without --gpu, or check the driver")
-    return sp.Device(gpu)
-
-
-def _schedule(args: argparse.Namespace) -> Any:
+def _method(args: argparse.Namespace) -> "tuple[ScorePrior, NoiseSchedule]":
+    """Load the prior and build the schedule that the options ask for."""
+    from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+    from hggdp_plugin.prior import load_prior
     from hggdp_plugin.schedule import NoiseSchedule
 
+    with refusals("--prior", "recon"):
+        prior = load_prior(args.prior or DEFAULT_PRIOR, autocast=not args.float32)
     options = {name: value for name in ("levels", "steps") if (value := getattr(args, name)) is not None}
-    if args.schedule == "hggdp":
-        return NoiseSchedule.hggdp(**options, reference_noise=args.published_noise)
-    if args.published_noise:
-        raise ValueError("--published-noise goes with the schedule hggdp")
-    if "steps" in options:
-        raise ValueError("--steps goes with the schedule hggdp; the fast schedule makes one step a level")
-    return NoiseSchedule.fast(**options)
+    with refusals("--schedule", "recon"):
+        if args.schedule == "hggdp":
+            return prior, NoiseSchedule.hggdp(**options, reference_noise=args.reference_noise)
+        if args.reference_noise:
+            raise ValueError("--reference-noise requires --schedule hggdp")
+        if "steps" in options:
+            raise ValueError("--steps requires --schedule hggdp; the fast schedule makes one step per level")
+        return prior, NoiseSchedule.fast(**options)
 
 
-def _coils(args: argparse.Namespace, raw: io.RawData) -> tuple[io.RawData, Any]:
-    """The measurement in the coils that are asked for, and their maps if they are given."""
+def _check_reference_noise(raw: "RawData", mps: "Array | None") -> None:
+    """Refuse data that the published sampler is not made for, before the reconstruction."""
+    from hggdp_plugin.validation import check_reference_noise
+
+    with refusals("--reference-noise", "recon"):
+        check_reference_noise(mps, None, raw.coord)
+
+
+def _coils(args: argparse.Namespace, raw: "RawData") -> "tuple[RawData, Array | None]":
+    """Return the measurement in the coils that the options ask for, and the coil maps if they are given."""
     from hggdp_plugin.coil_compression import compress_coils
-    from hggdp_plugin.volume.reconstruct import compress
+    from hggdp_plugin.volume.calibration import to_virtual_coils
 
     mps = _given_maps(args.mps, raw) if args.mps else None
     if args.coils:
-        with _refusals("--coils"):
-            raw, matrix = compress(raw, args.coils, partial(_say, args))
+        with refusals("--coils", "recon"):
+            raw, matrix = to_virtual_coils(raw, args.coils)
         mps = None if mps is None else compress_coils(matrix, mps)
     return raw, mps
 
 
-def _given_maps(path: Path, raw: io.RawData) -> Any:
-    mps = io.read_maps(path, raw.is_3d)
-    coils, slices = raw.ksp.shape[5], raw.ksp.shape[4]
-    if mps.shape not in ((1, coils, *raw.grid), (slices, coils, *raw.grid)):
-        expected = f"(coils, y, x) = {(coils, *raw.grid)}, or with {slices} slices before"
-        raise io.InputError(path, f"maps of shape {mps.shape}, expected {expected}", "make them for this measurement")
+def _given_maps(path: Path, raw: "RawData") -> "Array":
+    from hggdp_plugin.io import read_maps
+
+    mps = read_maps(path, raw.is_3d)
+    shape = (raw.n_coils, *raw.grid)
+    if mps.shape not in ((1, *shape), (raw.n_slices, *shape)):
+        expected = f"(coils, y, x) = {shape}, or the same with {raw.n_slices} slices in front"
+        raise InputError(path, f"maps of shape {mps.shape}, expected {expected}", "use maps of this measurement")
     return mps
 
 

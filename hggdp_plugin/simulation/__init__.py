@@ -1,22 +1,20 @@
-"""Simulated measurements: a head phantom, coils, sampling patterns, noise, and the raw files that hold them."""
+"""Simulated scans: a head phantom, coils, sampling patterns, noise, and the raw files that contain them."""
 
-from hggdp_plugin.simulation.acquire import Measurement, Protocol, acquire
+from hggdp_plugin.simulation.acquire import ScanProtocol, SimulatedScan, acquire
 from hggdp_plugin.simulation.coils import coil_maps, combine
 from hggdp_plugin.simulation.phantom import head_phantom
-from hggdp_plugin.simulation.rawfile import REFERENCE, Geometry, write_raw
-from hggdp_plugin.simulation.source import Source, from_bart, guess_kind, make_source
+from hggdp_plugin.simulation.rawfile import REFERENCE, ScanGeometry, write_raw
+from hggdp_plugin.simulation.source import Source, make_source
 
 __all__ = [
     "REFERENCE",
-    "Geometry",
-    "Measurement",
-    "Protocol",
+    "ScanGeometry",
+    "ScanProtocol",
+    "SimulatedScan",
     "Source",
     "acquire",
     "coil_maps",
     "combine",
-    "from_bart",
-    "guess_kind",
     "head_phantom",
     "make_source",
     "write_raw",

@@ -1,4 +1,4 @@
-"""Which part of k-space an undersampled measurement takes: Cartesian masks and radial trajectories."""
+"""Sampling patterns of undersampled scans: Cartesian masks and radial trajectories."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,18 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 
-def centre(size: int, width: int) -> slice:
-    """The central ``width`` indices of an axis whose k-space centre is at ``size // 2``.
+def center(size: int, width: int) -> slice:
+    """Return the slice of the central ``width`` indices of an axis whose k-space center is at ``size // 2``.
+
+    Args:
+        size (int): Length of the axis.
+        width (int): Number of indices.
+
+    Returns:
+        slice: ``width`` indices.
 
     Raises:
-        ValueError: If the width is negative or does not fit.
+        ValueError: The width is negative or larger than the axis.
     """
     if not 0 <= width <= size:
         raise ValueError(f"{width} calibration lines do not fit into {size} lines; ask for 0 to {size}")
@@ -22,94 +29,94 @@ def centre(size: int, width: int) -> slice:
 
 
 def uniform_lines(num_lines: int, accel: float, calib: int = 0) -> Mask:
-    """Every ``accel``-th line, as in parallel imaging, and the calibration lines on top of those.
+    """Sample every ``accel``-th phase-encode line, as in parallel imaging, and the calibration lines in addition.
 
     Args:
-        num_lines: Number of phase-encode lines.
-        accel: Distance of the lines outside the centre, at least 1; it need not be whole.
-        calib: Number of fully sampled central lines.
+        num_lines (int): Number of phase-encode lines.
+        accel (float): Distance of the lines outside the calibration region, at least 1; not necessarily an integer.
+        calib (int): Number of fully sampled central lines.
 
     Returns:
-        Mask of shape (num_lines,); the line at the k-space centre is always in it.
+        array: bool (num_lines,). The line through the k-space center is always sampled.
 
     Raises:
-        ValueError: If ``accel`` is below 1 or the calibration does not fit.
+        ValueError: ``accel`` is below 1, or there are more calibration lines than lines.
     """
     _check_accel(accel)
     mask = np.zeros(num_lines, bool)
     steps = np.arange(-num_lines, num_lines + 1)
     lines = num_lines // 2 + np.floor(steps * accel + 0.5).astype(int)
     mask[lines[(lines >= 0) & (lines < num_lines)]] = True
-    mask[centre(num_lines, calib)] = True
+    mask[center(num_lines, calib)] = True
     return mask
 
 
 def random_lines(num_lines: int, accel: float, calib: int = 0, seed: int = 0) -> Mask:
-    """Random lines, denser towards the centre.
+    """Sample random phase-encode lines, denser towards the center.
 
     Args:
-        num_lines: Number of phase-encode lines.
-        accel: Overall acceleration, calibration lines included: ``round(num_lines / accel)`` lines are taken.
-        calib: Number of fully sampled central lines.
-        seed: Seed of the choice.
+        num_lines (int): Number of phase-encode lines.
+        accel (float): Overall acceleration, calibration lines included: ``round(num_lines / accel)`` lines.
+        calib (int): Number of fully sampled central lines.
+        seed (int): Seed of the choice.
 
     Returns:
-        Mask of shape (num_lines,).
+        array: bool (num_lines,).
 
     Raises:
-        ValueError: If ``accel`` is below 1, or the calibration lines alone are more than it allows.
+        ValueError: ``accel`` is below 1, or allows fewer lines than the calibration lines.
     """
     return random_points((num_lines,), accel, calib, seed=seed)
 
 
 def poisson_disc(shape: tuple[int, int], accel: float, calib: int = 0, seed: int = 0) -> Mask:
-    """Variable-density Poisson-disc points, as two phase-encode directions would sample (``sigpy.mri.poisson``).
+    """Sample variable-density Poisson-disc points, for two phase-encode directions (:func:`sigpy.mri.poisson`).
 
     Args:
-        shape: Matrix size.
-        accel: Overall acceleration, calibration included, met to 0.1; the corners of k-space are left out.
-        calib: Width of the fully sampled central square.
-        seed: Seed of the choice.
+        shape (tuple of ints): Matrix size.
+        accel (float): Overall acceleration, calibration included, met to 0.1. The corners of k-space are left out.
+        calib (int): Width of the fully sampled central square.
+        seed (int): Seed of the choice.
 
     Returns:
-        Mask of the given shape.
+        array: bool, of the given shape.
 
     Raises:
-        ValueError: If ``accel`` is not above 1, the calibration does not fit, or no such mask is found.
+        ValueError: ``accel`` is not above 1, the calibration square is too large, or no such mask is found.
     """
     _check_accel(accel)
     if not 0 <= calib < min(shape):
         raise ValueError(f"a calibration square of {calib} must be smaller than the {shape[0]} x {shape[1]} matrix")
     mask = mr.poisson(shape, accel, calib=(calib, calib), dtype=bool, seed=seed)
-    mask[tuple(centre(size, calib) for size in shape)] = True  # SigPy's square is one off where its width is odd
+    mask[tuple(center(size, calib) for size in shape)] = True  # SigPy's square is shifted by one if its width is odd
     return mask
 
 
 def random_points(shape: Sequence[int], accel: float, calib: int = 0, power: float = 2.0, seed: int = 0) -> Mask:
-    """Random points, or lines if there is one axis, denser towards the centre.
+    """Sample random points (lines if there is one axis), denser towards the center.
 
     Args:
-        shape: Matrix size, along any number of axes.
-        accel: Overall acceleration, calibration included: ``round(samples / accel)`` samples are taken.
-        calib: Width of the fully sampled centre.
-        power: How fast the density falls: as (1 - distance from the centre) to this power, the corners at 1.
-        seed: Seed of the choice.
+        shape (sequence of ints): Matrix size, along any number of axes.
+        accel (float): Overall acceleration, calibration included: ``round(samples / accel)`` samples.
+        calib (int): Width of the fully sampled center.
+        power (float): Exponent of the density, (1 - distance from the center) ** power, where the corners are at 1.
+        seed (int): Seed of the choice.
 
     Returns:
-        Mask of the given shape.
+        array: bool, of the given shape.
 
     Raises:
-        ValueError: If ``accel`` is below 1, or the calibration alone is more than it allows.
+        ValueError: ``accel`` is below 1, or allows fewer samples than the calibration.
     """
     _check_accel(accel)
     mask = np.zeros(shape, bool)
-    mask[tuple(centre(size, calib) for size in shape)] = True
+    mask[tuple(center(size, calib) for size in shape)] = True
     wanted, central = round(mask.size / accel), int(mask.sum())
     if wanted < max(central, 1):
         what = "lines" if mask.ndim == 1 else "samples"
         raise ValueError(
             f"acceleration {accel:g} of {mask.size} {what} leaves {wanted} {what}, "
-            f"fewer than the {max(central, 1)} in the centre; ask for less of either"
+            f"fewer than the {max(central, 1)} in the center; reduce the acceleration or the calibration region"
         )
     if wanted > central:
         distance = np.linalg.norm(np.meshgrid(*map(_distance, shape), indexing="ij"), axis=0) / len(shape) ** 0.5
@@ -120,18 +127,18 @@ def random_points(shape: Sequence[int], accel: float, calib: int = 0, power: flo
 
 
 def grid_spokes(shape: tuple[int, int], num_spokes: int, golden: bool = True) -> Mask:
-    """The points of the Cartesian grid nearest to spokes through the k-space centre, edge to edge.
+    """Sample the points of the Cartesian grid nearest to spokes through the k-space center, edge to edge.
 
     Args:
-        shape: Matrix size.
-        num_spokes: Number of spokes.
-        golden: As for :func:`radial_trajectory`.
+        shape (tuple of ints): Matrix size.
+        num_spokes (int): Number of spokes.
+        golden (bool): As for :func:`radial_trajectory`.
 
     Returns:
-        Mask of the given shape.
+        array: bool, of the given shape.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: A number is not positive.
     """
     spokes = radial_trajectory(num_spokes, 2 * max(shape), golden)[..., ::-1].reshape(-1, 2)
     index = np.rint(spokes * shape).astype(int) + np.array(shape) // 2
@@ -141,19 +148,19 @@ def grid_spokes(shape: tuple[int, int], num_spokes: int, golden: bool = True) ->
 
 
 def radial_trajectory(num_spokes: int, num_samples: int, golden: bool = True) -> NDArray[np.float32]:
-    """Spokes through the k-space centre, edge to edge.
+    """Return the coordinates of spokes through the k-space center, edge to edge.
 
     Args:
-        num_spokes: Number of spokes.
-        num_samples: Samples on each; sample ``num_samples // 2`` is the k-space centre.
-        golden: Whether successive spokes are the golden angle of 111.25 degrees apart, so that any number of them
-            covers k-space about evenly; otherwise they divide half a turn.
+        num_spokes (int): Number of spokes.
+        num_samples (int): Samples per spoke; sample ``num_samples // 2`` is the k-space center.
+        golden (bool): Whether successive spokes are the golden angle of 111.25 degrees apart, so that any number of
+            them covers k-space about evenly; otherwise they divide 180 degrees evenly.
 
     Returns:
-        Coordinates (num_spokes, num_samples, 2), the last axis (kx, ky), in cycles per pixel: -0.5 to 0.5.
+        array: float32 (num_spokes, num_samples, 2), last axis (kx, ky), in cycles per pixel: -0.5 to 0.5.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: A number is not positive.
     """
     if min(num_spokes, num_samples) < 1:
         raise ValueError(f"a radial trajectory needs spokes and samples, got {num_spokes} and {num_samples}")
@@ -169,5 +176,5 @@ def _check_accel(accel: float) -> None:
 
 
 def _distance(size: int) -> NDArray[np.float64]:
-    """Distance of the samples of an axis from its centre, where the edge is at 1."""
+    """Return the distance of the samples of an axis from its center, where the edge is at 1."""
     return np.abs(np.arange(size) - size // 2) / (size / 2)

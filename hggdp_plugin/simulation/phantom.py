@@ -1,8 +1,8 @@
 """A numerical head phantom: a transverse T2-weighted slice of a brain, drawn by formula.
 
-Anatomy is described in millimetres by functions whose zero level is a boundary, all of them bent by random waves, so
-that any matrix size shows the same head, every seed another one, and neighbouring slices belong together. The cortex
-is grown as in nature: sulci are cut into the brain from its surface, and grey matter lines whatever the fluid touches.
+The anatomy is defined in millimeters by functions whose zero levels are the boundaries, deformed by random waves. Any
+matrix size therefore shows the same head, every seed a different one, and adjacent slices fit together. The cortex is
+made as it grows: sulci are cut into the brain from its surface, and gray matter lines whatever the fluid touches.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,13 @@ from scipy.ndimage import distance_transform_edt
 
 Array = NDArray[np.float64]
 
+#: Field of view of the phantom along both axes [mm].
 FOV_MM = 230.0
-"""Field of view of the phantom along both axes [mm]."""
 
+#: Distance of adjacent slices [mm].
 SLICE_MM = 5.0
-"""Distance of neighbouring slices [mm]."""
 
+#: Signal of each tissue in a T2-weighted spin echo, relative to fluid.
 T2_WEIGHTED = {
     "air": 0.0,
     "skin": 0.42,
@@ -28,7 +29,7 @@ T2_WEIGHTED = {
     "bone": 0.03,
     "marrow": 0.4,
     "fluid": 1.0,
-    "grey": 0.56,
+    "gray": 0.56,
     "white": 0.37,
     "caudate": 0.52,
     "putamen": 0.49,
@@ -38,7 +39,6 @@ T2_WEIGHTED = {
     "falx": 0.15,
     "vessel": 0.05,
 }
-"""Signal of each tissue in a T2-weighted spin echo, relative to fluid."""
 
 _OVERSAMPLING = 2  # the anatomy is drawn on a finer grid and averaged, which gives partial volumes
 _HEAD_MM = (77.0, 97.0)  # half axes of the head, left-right and front-back
@@ -58,20 +58,20 @@ _INSULA = [  # (x, y, radius) [mm] along the lateral fissure, from the surface t
 def head_phantom(
     shape: Sequence[int] = (256, 256), num_slices: int = 1, seed: int = 0, phase: bool = True
 ) -> NDArray[np.complex64]:
-    """Draws the phantom.
+    """Draw the phantom.
 
     Args:
-        shape: Matrix size (y, x); the field of view stays ``FOV_MM``.
-        num_slices: Number of slices, ``SLICE_MM`` apart, centred on the basal ganglia.
-        seed: Another seed is another head.
-        phase: Whether the image carries a smooth phase, as every measured one does.
+        shape (sequence of ints): Matrix size (y, x); the field of view is always :data:`FOV_MM`.
+        num_slices (int): Number of slices, :data:`SLICE_MM` apart, centered on the basal ganglia.
+        seed (int): Every seed gives a different head.
+        phase (bool): Whether the image has a smooth phase, as measured images do.
 
     Returns:
-        Image of shape (num_slices, y, x), its largest magnitude 1; the front of the head is at the top and the left
-        side of the patient on the right.
+        array: complex64 (num_slices, y, x), maximum magnitude 1. The front of the head is at the top, the left side
+        of the patient on the right.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: A size is not positive.
     """
     if len(shape) != 2 or min(*shape, num_slices) < 1:
         raise ValueError(f"head_phantom needs a shape (y, x) and num_slices of at least 1, got {shape}, {num_slices}")
@@ -84,9 +84,9 @@ class RandomWaves:
     """A band-limited random function of unit variance over space: a sum of plane waves.
 
     Args:
-        rng: Source of directions, wavelengths and phases.
-        wavelengths: Shortest and longest wavelength [mm].
-        count: Number of waves.
+        rng (Generator): Source of directions, wavelengths and phases.
+        wavelengths (tuple of floats): Shortest and longest wavelength [mm].
+        count (int): Number of waves.
     """
 
     def __init__(self, rng: np.random.Generator, wavelengths: tuple[float, float], count: int = 24) -> None:
@@ -96,7 +96,7 @@ class RandomWaves:
         self._phase = rng.uniform(0, 2 * np.pi, count)
 
     def __call__(self, x: Array, y: Array, z: float) -> Array:
-        """Values on the grid of coordinates x (1, nx) and y (ny, 1) at height z: (ny, nx)."""
+        """Return the values (ny, nx) at the coordinates x (1, nx) and y (ny, 1) and the height z, all in mm."""
         kx, ky, kz = self._k.T[:, :, None]
         along_y = np.exp(1j * (ky * y.T + kz * z + self._phase[:, None]))
         along_x = np.exp(1j * kx * x)
@@ -104,7 +104,7 @@ class RandomWaves:
 
 
 def _draw_slice(ny: int, nx: int, z: float, seed: int, phase: bool) -> NDArray[np.complex128]:
-    """Draws one slice at height z [mm] above the basal ganglia."""
+    """Draw one slice at height z [mm] above the basal ganglia."""
     rng = np.random.default_rng(seed)
     pixel_y, pixel_x = FOV_MM / ny, FOV_MM / nx
     y = ((np.arange(ny * _OVERSAMPLING) + 0.5) / _OVERSAMPLING - ny / 2)[:, None] * pixel_y
@@ -120,17 +120,17 @@ def _draw_slice(ny: int, nx: int, z: float, seed: int, phase: bool) -> NDArray[n
 
 
 def _superellipse(x: Array, y: Array) -> Array:
-    """Distance from the origin in a norm between the circle's and the square's."""
+    """Return the distance from the origin in a norm between the Euclidean and the maximum norm."""
     return (np.abs(x) ** 2.3 + np.abs(y) ** 2.3) ** (1 / 2.3)
 
 
 class _Canvas:
-    """A slice while it is painted, tissue over tissue.
+    """A slice that is painted tissue over tissue.
 
     Attributes:
-        x, y: Coordinates [mm], bent by a few millimetres so that nothing is exactly symmetric.
-        z: Height of the slice [mm].
-        image: Signal painted so far.
+        x, y (arrays): Coordinates [mm], deformed by a few millimeters so that nothing is exactly symmetric.
+        z (float): Height of the slice [mm].
+        image (array): Signal painted so far.
     """
 
     def __init__(self, x: Array, y: Array, z: float, pixel: tuple[float, float], rng: np.random.Generator) -> None:
@@ -141,21 +141,21 @@ class _Canvas:
         self.image = np.zeros(self.x.shape)
 
     def waves(self, wavelengths: tuple[float, float], count: int = 24) -> Array:
-        """Random waves over the slice, of unit variance."""
+        """Return random waves over the slice, of unit variance."""
         return RandomWaves(self.rng, wavelengths, count)(*self._grid)
 
     def paint(self, distance: Array, signal: Array | float, edge: float = 0.0) -> None:
-        """Paints where a signed distance [mm] is positive, with an edge one fine pixel or ``edge`` [mm] wide."""
+        """Paint where a signed distance [mm] is positive, with an edge one fine pixel or ``edge`` [mm] wide."""
         cover = np.clip(distance / max(*self.pixel, edge) + 0.5, 0, 1)
         self.image += cover * (signal - self.image)
 
     def distance(self, level: Array) -> Array:
-        """Turns a function into the signed distance [mm] from its zero level, to first order."""
+        """Return the signed distance [mm] from the zero level of a function, to first order."""
         dy, dx = np.gradient(level, *self.pixel)
         return level / np.maximum(np.hypot(dx, dy), 1e-3)
 
     def capsule(self, points: Sequence[tuple[float, float, float]], side: int = 1) -> Array:
-        """Signed distance [mm] from a chain of (x, y, radius), mirrored for side -1; positive inside."""
+        """Return the signed distance [mm] from a chain of (x, y, radius), mirrored for side -1; positive inside."""
         best = np.full(self.x.shape, -np.inf)
         for (x0, y0, r0), (x1, y1, r1) in pairwise(points):
             dx, dy = x1 - x0, y1 - y0
@@ -165,14 +165,14 @@ class _Canvas:
             best = np.maximum(best, r0 + along * (r1 - r0) - gap)
         return best
 
-    def ellipse(self, centre: tuple[float, float], axes: tuple[float, float], tilt: float, side: int) -> Array:
-        """Signed distance [mm] from an ellipse turned by ``tilt`` degrees, to first order; positive inside."""
+    def ellipse(self, center: tuple[float, float], axes: tuple[float, float], tilt: float, side: int) -> Array:
+        """Return the signed distance [mm] from an ellipse rotated by ``tilt`` degrees, to first order."""
         c, s = np.cos(np.deg2rad(tilt)), np.sin(np.deg2rad(tilt))
-        x, y = self.x * side - centre[0], self.y - centre[1]
+        x, y = self.x * side - center[0], self.y - center[1]
         return self.distance(1 - np.hypot((c * x + s * y) / axes[0], (c * y - s * x) / axes[1]))
 
     def draw_scalp_and_skull(self) -> Array:
-        """Paints skin, fat, muscle, bone, marrow and fluid; returns the depth below the brain's surface [mm]."""
+        """Paint skin, fat, muscle, bone, marrow and fluid; return the depth below the surface of the brain [mm]."""
         size = 1 - (self.z / 140) ** 2
         x, y, _ = self._grid
         width = _HEAD_MM[0] * size * (1 + 0.0012 * y)  # wider at the back
@@ -195,12 +195,12 @@ class _Canvas:
         return depth - _BRAIN_DEPTH_MM
 
     def draw_cortex(self, depth: Array) -> Array:
-        """Paints white matter, then grey matter along all sulci and fluid inside them; returns the fluid's distance."""
+        """Paint white matter, gray matter along the sulci and fluid inside them; return the distance of the fluid."""
         ragged = 0.3 * self.waves((6, 15))
         fissures = self._fissures()
         around = 19 * np.arctan2(self.x, -self.y * _HEAD_MM[0] / _HEAD_MM[1])
         side = np.abs(self.x)
-        ends = np.minimum(depth - 9, 52 - np.abs(np.abs(self.y) - 95))  # the fissure is folded where it is open
+        ends = np.minimum(depth - 9, 52 - np.abs(np.abs(self.y) - 95))  # folds only where the fissure is open
         folds = [
             self._sulci(around, depth, depth > 0),
             self._sulci((self.y + 0.4 * side) * (2 * np.pi / 22), 1.5 * side, ends > 0),
@@ -208,32 +208,32 @@ class _Canvas:
         sulci = np.maximum.reduce([fissures, -depth, *folds])
         to_fluid = distance_transform_edt(sulci <= 0, sampling=self.pixel)
         cortex = _CORTEX_MM * (1 + 0.12 * self.waves((12, 40)))
-        grey = T2_WEIGHTED["grey"] * (1 + 0.04 * self.waves((3, 10)) + 0.06 * self.waves((15, 60)))
+        gray = T2_WEIGHTED["gray"] * (1 + 0.04 * self.waves((3, 10)) + 0.06 * self.waves((15, 60)))
         white = T2_WEIGHTED["white"] * (
             1 + 0.025 * self.waves((3, 10)) + 0.04 * self.waves((15, 40)) + 0.05 * self.waves((40, 90))
         )
         self.paint(depth, white)
-        self.paint(np.minimum(depth, cortex - to_fluid + ragged), grey, edge=1.4)
+        self.paint(np.minimum(depth, cortex - to_fluid + ragged), gray, edge=1.4)
         fluid = np.maximum.reduce([fissures, -depth, *(fold - 0.25 - 0.3 * self.waves((15, 40)) for fold in folds)])
         self.paint(np.minimum(depth, fluid), T2_WEIGHTED["fluid"])
         return fluid
 
-    def _sulci(self, turns: Array, depth: Array, where: NDArray[np.bool_]) -> Array:
-        """Signed distance [mm] from sulci, positive inside: zero levels of a wave that runs along the surface.
+    def _sulci(self, wave_phase: Array, depth: Array, where: NDArray[np.bool_]) -> Array:
+        """Return the signed distance [mm] from sulci, the zero levels of a wave along the surface; positive inside.
 
         Args:
-            turns: Phase of that wave [rad]; a sulcus per half turn.
-            depth: Depth below the surface the sulci are cut from [mm].
-            where: Where there are any.
+            wave_phase (array): Phase of the wave [rad]; one sulcus per pi.
+            depth (array): Depth [mm] below the surface that the sulci are cut from.
+            where (array): Where there may be sulci.
         """
-        level = np.sin(turns + 1.3 * self.waves((25, 50))) + 0.45 * self.waves((14, 24))
+        level = np.sin(wave_phase + 1.3 * self.waves((25, 50))) + 0.45 * self.waves((14, 24))
         reach = np.clip(15 + 6 * self.waves((14, 35)), 4, 26)
         taper = np.clip(1 - depth / reach, 0, 1)
         width = 0.75 * np.sqrt(taper) - np.abs(self.distance(level))
         return np.where((taper > 0) & where, width, -1.0)
 
     def _fissures(self) -> Array:
-        """Fluid between the hemispheres and around the insula: signed distance [mm], positive inside."""
+        """Return the signed distance [mm] of the fluid between the hemispheres and around the insula."""
         wiggle = 1.2 * self.waves((18, 40))
         front = min(-36.0 + 0.8 * self.z, -30.0)
         back = max(44.0 - 0.6 * self.z, 36.0)
@@ -245,7 +245,7 @@ class _Canvas:
         return fissure
 
     def draw_deep_structures(self) -> None:
-        """Paints the basal ganglia, the thalamus and the ventricles."""
+        """Paint the basal ganglia, the thalamus and the ventricles."""
         tissue = T2_WEIGHTED
         ragged = 0.7 * self.waves((9, 22))
         speckle = 1 + 0.025 * self.waves((3, 8))
@@ -264,7 +264,7 @@ class _Canvas:
             self.paint(self.capsule([(19, 33, 0.8), (22, 40, 1.6)], side) + ragged, tissue["choroid"])
 
     def draw_vessels(self, fluid: Array, depth: Array) -> None:
-        """Paints the falx, flow voids in the fissures and perivascular spaces."""
+        """Paint the falx, flow voids in the fissures and perivascular spaces."""
         falx = np.minimum.reduce([0.45 - np.abs(self.x), fluid, depth])
         self.paint(falx, T2_WEIGHTED["falx"])
         self.paint(self.capsule([(0, 80, 2.6), (0, 85, 3.0)]), T2_WEIGHTED["vessel"])
@@ -278,7 +278,7 @@ class _Canvas:
             self.paint(np.minimum(spot, depth - 12), 0.75)
 
     def finish(self, phase: bool) -> NDArray[np.complex128]:
-        """Shades the slice as surface coils and transmit field do and gives it a smooth phase."""
+        """Shade the slice as surface coils and transmit field do, and give it a smooth phase."""
         image = self.image * (1 + 0.06 * self.waves((150, 300), count=8))
         angle = 0.9 * self.waves((120, 260), count=8) + 0.15 * self.waves((40, 80))
         return image * np.exp(1j * angle) if phase else image.astype(complex)

@@ -1,6 +1,5 @@
-"""Writes a simulated measurement as an ISMRMRD raw file, with its reference image beside the raw data."""
+"""Write a simulated scan as an ISMRMRD raw file, with its reference image beside the raw data."""
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,26 +9,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hggdp_plugin._typing import PathLike
 from hggdp_plugin.io.files import hdf5_file
-from hggdp_plugin.simulation.acquire import Measurement
+from hggdp_plugin.simulation.acquire import SimulatedScan
 
-with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
+with warnings.catch_warnings():  # importing it resets the warning filters
     import ismrmrd
 
+#: Dataset of the fully sampled image in the file: complex64 (slices, y, x), the protocol as attributes.
 REFERENCE = "reference/image"
-"""Where the fully sampled image lies in the file: complex64 (slices, y, x), the simulation as attributes."""
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Where the slices lie: transverse, head first, supine, with square pixels.
+class ScanGeometry:
+    """Position of the slices: transverse, head first, supine, with square pixels.
 
     Attributes:
-        fov: Field of view along the readout [mm]; of a volume, whose readout runs through the slices, along y.
-        thickness: Thickness and distance of the slices [mm].
-        dwell: Time from one sample to the next without oversampling [us].
-        traj_unit: Unit of stored trajectories, which the format leaves open: ``"pixel"`` for cycles per pixel (0.5 at
-            the edge of k-space), ``"fov"`` for cycles per field of view (half the matrix size there).
+        fov (float): Field of view along the readout [mm]; in 3D, where the readout runs through the slices, along y.
+        thickness (float): Thickness and distance of the slices [mm].
+        dwell (float): Dwell time without oversampling [us].
+        traj_unit (str): Unit of stored trajectories, which the format leaves open: ``"pixel"`` for cycles per pixel
+            (0.5 at the edge of k-space), ``"fov"`` for cycles per field of view (half the matrix size there).
+
+    Raises:
+        ValueError: A length is not positive, or the unit is unknown.
     """
 
     fov: float = 230.0
@@ -41,48 +44,57 @@ class Geometry:
         if not (0 < self.fov < 1e4 and 0 < self.thickness < 1e4):
             raise ValueError(f"field of view and slice thickness must be positive, got {self.fov}, {self.thickness} mm")
         if self.traj_unit not in ("pixel", "fov"):
-            raise ValueError(f"the trajectory's unit is pixel or fov, not {self.traj_unit!r}")
+            raise ValueError(f"the unit of the trajectory is pixel or fov, not {self.traj_unit!r}")
 
 
 def write_raw(
-    path: str | os.PathLike[str],
-    measurement: Measurement,
+    path: PathLike,
+    scan: SimulatedScan,
     reference: NDArray[np.complex64],
     attributes: Mapping[str, Any],
-    geometry: Geometry | None = None,
+    geometry: ScanGeometry | None = None,
 ) -> None:
-    """Writes an ISMRMRD file; an existing one is replaced.
+    """Write an ISMRMRD file; an existing one is replaced.
 
     Args:
-        path: The file, written in place: give a temporary name and rename.
-        measurement: What was measured.
-        reference: Fully sampled image (slices, y, x), of a volume (z, y, x), stored as ``REFERENCE``.
-        attributes: What to note at the reference; None values are left out.
-        geometry: Field of view and slices.
+        path (path): The file. It is written in place: pass a temporary name and rename.
+        scan (SimulatedScan): The scan.
+        reference (array): Fully sampled image, complex64 (slices, y, x), in 3D (z, y, x), stored as
+            :data:`REFERENCE`.
+        attributes (mapping): Attributes of the reference; None values are left out.
+        geometry (ScanGeometry or None): Field of view and position of the slices.
 
     Raises:
-        ValueError: If the reference has not the measurement's slices and matrix.
-        OSError: If the file cannot be written.
+        ValueError: The reference does not have the slices and the matrix of the scan.
+        OSError: The file can't be written.
     """
-    geometry = geometry or Geometry()
-    expected = (len(measurement.data), *measurement.matrix)[-3:]
+    geometry = geometry or ScanGeometry()
+    expected = (len(scan.data), *scan.matrix)[-3:]
     if reference.shape != expected:
         raise ValueError(f"reference must have shape {expected}, got {reference.shape}")
     with hdf5_file(Path(path)) as file:
         dataset = ismrmrd.file.Folder(file)["dataset"]
-        dataset.header = make_header(measurement, geometry)
-        dataset.acquisitions = list(_acquisitions(measurement, geometry))
+        dataset.header = make_header(scan, geometry)
+        dataset.acquisitions = list(_acquisitions(scan, geometry))
         image = file.create_dataset(REFERENCE, data=reference.astype(np.complex64), compression="gzip", shuffle=True)
         image.attrs.update({name: value for name, value in attributes.items() if value is not None})
 
 
-def make_header(measurement: Measurement, geometry: Geometry) -> "ismrmrd.xsd.ismrmrdHeader":
-    """The XML header of a measurement."""
+def make_header(scan: SimulatedScan, geometry: ScanGeometry) -> "ismrmrd.xsd.ismrmrdHeader":
+    """Return the XML header of a scan.
+
+    Args:
+        scan (SimulatedScan): The scan.
+        geometry (ScanGeometry): Field of view and position of the slices.
+
+    Returns:
+        ismrmrdHeader: The header.
+    """
     xsd = ismrmrd.xsd
-    slices, coils, _, samples = measurement.data.shape
-    radial, volume = measurement.trajectory is not None, measurement.partitions is not None
-    pixel = geometry.fov / measurement.matrix[1]
-    voxel = (pixel, pixel, geometry.thickness) if volume else (geometry.thickness, pixel, pixel)
+    slices, coils, _, samples = scan.data.shape
+    radial, is_3d = scan.trajectory is not None, scan.kz is not None
+    pixel = geometry.fov / scan.matrix[1]
+    voxel = (pixel, pixel, geometry.thickness) if is_3d else (geometry.thickness, pixel, pixel)
 
     def space(matrix: tuple[int, ...]) -> Any:
         sizes = (1, *matrix)[-3:]
@@ -95,15 +107,15 @@ def make_header(measurement: Measurement, geometry: Geometry) -> "ismrmrd.xsd.is
     def limit(count: int, center: int = 0) -> Any:
         return xsd.limitType(minimum=0, maximum=count - 1, center=center)
 
-    counters = len(measurement.rows) if radial else measurement.encoded[-2] - _missing_rows(measurement)
-    partitions = measurement.encoded[0] if volume else 1
+    ky_steps = len(scan.ky) if radial else scan.encoded_matrix[-2] - _missing_steps(scan)
+    kz_steps = scan.encoded_matrix[0] if is_3d else 1
     encoding = xsd.encodingType(
-        encodedSpace=space(measurement.encoded),
-        reconSpace=space(measurement.matrix),
+        encodedSpace=space(scan.encoded_matrix),
+        reconSpace=space(scan.matrix),
         encodingLimits=xsd.encodingLimitsType(
-            kspace_encoding_step_0=limit(samples, measurement.centre_sample),
-            kspace_encoding_step_1=limit(counters, measurement.centre_row),
-            kspace_encoding_step_2=limit(partitions, partitions // 2),
+            kspace_encoding_step_0=limit(samples, scan.center_sample),
+            kspace_encoding_step_1=limit(ky_steps, scan.center_ky),
+            kspace_encoding_step_2=limit(kz_steps, kz_steps // 2),
             slice=limit(slices, slices // 2),
         ),
         trajectory=xsd.trajectoryType.RADIAL if radial else xsd.trajectoryType.CARTESIAN,
@@ -123,52 +135,52 @@ def make_header(measurement: Measurement, geometry: Geometry) -> "ismrmrd.xsd.is
     )
 
 
-def _missing_rows(measurement: Measurement) -> int:
-    """Lines that partial Fourier leaves out."""
-    return measurement.encoded[-2] // 2 - measurement.centre_row
+def _missing_steps(scan: SimulatedScan) -> int:
+    """Return the number of phase encoding steps that partial Fourier leaves out."""
+    return scan.encoded_matrix[-2] // 2 - scan.center_ky
 
 
-def _acquisitions(measurement: Measurement, geometry: Geometry) -> Iterator["ismrmrd.Acquisition"]:
-    """The noise scan, if any, then slice after slice the lines in the order of their counter."""
-    oversampling = measurement.encoded[-1] / measurement.matrix[-1]
-    if measurement.trajectory is not None:
-        oversampling = measurement.data.shape[-1] / max(measurement.matrix)
-    left, back, head = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # of the patient
-    directions = (left, back, head) if measurement.partitions is None else (head, left, back)
+def _acquisitions(scan: SimulatedScan, geometry: ScanGeometry) -> Iterator["ismrmrd.Acquisition"]:
+    """Yield the noise scan, if any, then slice after slice the readouts in their order."""
+    oversampling = scan.encoded_matrix[-1] / scan.matrix[-1]
+    if scan.trajectory is not None:
+        oversampling = scan.data.shape[-1] / max(scan.matrix)
+    left, back, head = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # LPS: patient coordinates
+    directions = (left, back, head) if scan.kz is None else (head, left, back)
     common: dict[str, Any] = dict(zip(("read_dir", "phase_dir", "slice_dir"), directions, strict=True))
     common["sample_time_us"] = geometry.dwell / oversampling
-    scan = 1
-    if measurement.noise is not None:
-        noise = ismrmrd.Acquisition.from_array(measurement.noise, scan_counter=scan, **common)
+    counter = 1
+    if scan.noise is not None:
+        noise = ismrmrd.Acquisition.from_array(scan.noise, scan_counter=counter, **common)
         noise.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
         yield noise
-        scan += 1
-    trajectory = measurement.trajectory
+        counter += 1
+    trajectory = scan.trajectory
     if trajectory is not None and geometry.traj_unit == "fov":
-        trajectory = trajectory * np.array(measurement.matrix[::-1], np.float32)
-    slices, last = len(measurement.data), len(measurement.rows) - 1
-    for index, lines in enumerate(measurement.data):
-        for number, row in enumerate(measurement.rows):
+        trajectory = trajectory * np.array(scan.matrix[::-1], np.float32)
+    slices, last = len(scan.data), len(scan.ky) - 1
+    for index, readouts in enumerate(scan.data):
+        for number, step in enumerate(scan.ky):
             acquisition = ismrmrd.Acquisition.from_array(
-                np.ascontiguousarray(lines[:, number]),
+                np.ascontiguousarray(readouts[:, number]),
                 None if trajectory is None else trajectory[number],
-                scan_counter=scan,
-                center_sample=measurement.centre_sample,
+                scan_counter=counter,
+                center_sample=scan.center_sample,
                 position=(0.0, 0.0, geometry.thickness * (index - (slices - 1) / 2)),
                 **common,
             )
-            acquisition.idx.kspace_encode_step_1 = row
+            acquisition.idx.kspace_encode_step_1 = step
             acquisition.idx.slice = index
-            if measurement.partitions is not None:
-                acquisition.idx.kspace_encode_step_2 = measurement.partitions[number]
-            for flag in _flags(number == 0, number == last, index == slices - 1, bool(measurement.calib[number])):
+            if scan.kz is not None:
+                acquisition.idx.kspace_encode_step_2 = scan.kz[number]
+            for flag in _flags(number == 0, number == last, index == slices - 1, bool(scan.is_calib[number])):
                 acquisition.set_flag(flag)
             yield acquisition
-            scan += 1
+            counter += 1
 
 
 def _flags(first: bool, last: bool, last_slice: bool, calib: bool) -> Iterator[int]:
-    """Flags of the first or last line of a slice, and of calibration lines."""
+    """Yield the flags of the first and last readout of a slice, and of calibration lines."""
     if first:
         yield from (ismrmrd.ACQ_FIRST_IN_ENCODE_STEP1, ismrmrd.ACQ_FIRST_IN_SLICE)
     if last:

@@ -13,7 +13,7 @@ from torch import Tensor
 from hggdp_plugin._typing import PathLike
 from hggdp_plugin.coil_maps import KERNEL_WIDTH, combine_coils
 from hggdp_plugin.io import InputError, RawData, read_array, read_raw
-from hggdp_plugin.simulation.source import guess_kind
+from hggdp_plugin.io.array_kind import guess_kind
 from hggdp_plugin.training.batches import Domain
 
 SUFFIXES = (".h5", ".npy", ".cfl", ".mat")

@@ -1,1 +1,1 @@
-"""Many slices: from a measurement to its images, in batches."""
+"""Reconstruction of whole measurements: many slices and frames, in batches."""

@@ -1,58 +1,80 @@
-"""How far a reconstruction of many slices is, and how long it will take."""
+"""Progress of a reconstruction of many slices: how far it is, and how long it will take."""
 
+import logging
+import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 from tqdm.auto import tqdm
 
-from hggdp_plugin.app import HGGDPRecon
+_logger = logging.getLogger(__name__)
 
-_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} slices [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+#: Seconds between two lines of progress where there is no terminal.
+LINE_INTERVAL = 10.0
+
+_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} slices [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
 class Progress:
-    """One bar for all slices, or where they are one batch, the bar of :class:`HGGDPRecon` with its noise levels.
+    """A bar over all slices in a terminal or notebook, else a log line every :data:`LINE_INTERVAL` seconds.
+
+    If all slices are one batch, :class:`HGGDPRecon` shows a bar of its own instead, with its noise levels.
 
     Args:
-        total (int): Number of slices.
-        size (int): Slices in a batch.
-        show_pbar (bool): Whether to show a bar.
-        log (function): Told once, after the first batch, how long the others will take.
+        n_slices (int): Number of slices.
+        batch_slices (int): Number of slices in a batch.
+        show_pbar (bool): Whether to show any of these.
+
+    Attributes:
+        show_app_bar (bool): Whether the app is to show its own bar.
     """
 
-    def __init__(self, total: int, size: int, show_pbar: bool, log: Callable[[str], None]) -> None:
-        self.several = total > size
-        self.show_levels = show_pbar and not self.several
-        self.left, self.size, self.log = total, size, log
-        self.start: float | None = time.monotonic()
-        hidden = not (show_pbar and self.several)
-        self.bar = tqdm(total=total, desc="HGGDPRecon", unit="slice", bar_format=_FORMAT, disable=hidden)
+    def __init__(self, n_slices: int, batch_slices: int, show_pbar: bool) -> None:
+        self.n_slices, self.batch_slices = n_slices, batch_slices
+        several, watched = n_slices > batch_slices, is_interactive()
+        self.show_app_bar = show_pbar and watched and not several
+        self._log_lines = show_pbar and not watched
+        self._done = self._resumed = 0.0
+        self._estimated = not several
+        self._start = time.monotonic()
+        self._next_line = self._start + LINE_INTERVAL
+        hidden = not (show_pbar and watched and several)
+        self._bar = tqdm(total=n_slices, desc="HGGDPRecon", unit="slice", bar_format=_BAR_FORMAT, disable=hidden)
 
-    def run(self, app: HGGDPRecon, slices: float) -> Any:
-        """Runs an app, which is worth a number of slices, and returns its image."""
-        if not self.several:
-            return app.run()
-        while not app.alg.done():
-            app.alg.update()
-            self.bar.update(min(slices / app.alg.max_iter, self.bar.total - self.bar.n))  # sums round
-        return app.image
+    def advance(self, slices: float) -> None:
+        """Count work that is worth a number of slices."""
+        self._done = min(self._done + slices, self.n_slices)  # the sum of fractions rounds
+        self._bar.update(self._done - self._bar.n)
+        if self._log_lines and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_INTERVAL
+            elapsed = tqdm.format_interval(time.monotonic() - self._start)
+            left = tqdm.format_interval(self._seconds_left())
+            _logger.info("%.1f of %d slices, %s elapsed, about %s left.", self._done, self.n_slices, elapsed, left)
 
     def skip(self, slices: int) -> None:
-        """Counts slices that an earlier run has finished."""
-        self.left -= slices
-        self.bar.initial += slices  # they do not count for the speed
-        self.bar.update(slices)
+        """Count slices that an earlier run has finished; they do not count for the speed."""
+        self._resumed += slices
+        self._done += slices
+        if not self._bar.disable:
+            self._bar.initial += slices
+            self._bar.update(slices)
 
-    def finish(self, slices: int) -> None:
-        """Counts a batch; after the first says how long the others will take."""
-        self.left -= slices
-        if self.start is not None and self.left:
-            seconds = (time.monotonic() - self.start) / slices * self.left
-            self.bar.clear()
-            self.log(f"{self.left} slices to go, {self.size} at a time: about {tqdm.format_interval(seconds)}.")
-        self.start = None
+    def finish_batch(self) -> None:
+        """Log, after the first batch, how long the others will take."""
+        left = round(self.n_slices - self._done)
+        if not self._estimated and left:
+            duration = tqdm.format_interval(self._seconds_left())
+            _logger.info("%d slices to go, %d at a time: about %s.", left, self.batch_slices, duration)
+        self._estimated = True
 
     def close(self) -> None:
-        """Takes leave of the bar."""
-        self.bar.close()
+        """Close the bar."""
+        self._bar.close()
+
+    def _seconds_left(self) -> float:
+        rate = (self._done - self._resumed) / (time.monotonic() - self._start)
+        return (self.n_slices - self._done) / rate
+
+
+def is_interactive() -> bool:
+    """Return whether a bar can be drawn: in a terminal or in a Jupyter notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -1,84 +1,104 @@
-"""Finished slices kept beside the output, so that a run that was killed continues where it was."""
+"""Finished batches, stored beside the output so that an interrupted reconstruction can continue."""
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hggdp_plugin import __version__
-from hggdp_plugin.io import InputError
-from hggdp_plugin.io.files import replacing
+from hggdp_plugin._typing import Array
+from hggdp_plugin.io.files import InputError, replacing
 from hggdp_plugin.prior import ScorePrior
+from hggdp_plugin.volume.batching import BatchSize
 
-_NOTE = "run.json"
+_logger = logging.getLogger(__name__)
+
+_RECORD = "run.json"
 
 
-class Finished:
-    """A folder with a file per finished batch, and a note of the run that they belong to.
+class ResumeStore:
+    """A folder with one file per finished batch, and a record of the run that they belong to.
+
+    The folder is made by :meth:`begin`, when a reconstruction needs it. Call :meth:`remove` once the image is written.
 
     Args:
-        folder (Path): Made if it is not there; what it holds of another run is removed.
-        run (str): Fingerprint of all that decides the result.
-        sizes (list of int): How the slices are batched, which may depend on the free memory.
-        log (function): Told if another run's slices are given up.
-
-    Attributes:
-        sizes (dict): As given, or those with which the run began: rounding depends on them.
-
-    Raises:
-        InputError: The folder holds something else.
+        folder (Path): The folder.
     """
 
-    def __init__(self, folder: Path, run: str, sizes: list[int], log: Callable[[str], None]) -> None:
-        self.folder, self.sizes = folder, sizes
-        folder.mkdir(exist_ok=True)
-        note = folder / _NOTE
-        if note.exists():
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, run: str, batch_size: BatchSize) -> BatchSize:
+        """Begin or continue a run. Batches of another run are deleted.
+
+        Args:
+            run (str): Fingerprint of everything that determines the image.
+            batch_size (BatchSize): Batch size of a new run.
+
+        Returns:
+            BatchSize: The batch size that the run was begun with, which may have depended on the memory that was free.
+
+        Raises:
+            InputError: The folder holds something else.
+        """
+        self.folder.mkdir(exist_ok=True)
+        record = self.folder / _RECORD
+        if record.exists():
             try:
-                found = json.loads(note.read_text())
+                found = json.loads(record.read_text())
                 if found["run"] == run:
-                    self.sizes = found["sizes"]
-                    return
+                    return BatchSize(*found["batch_size"])
             except (ValueError, KeyError, TypeError):
-                raise InputError(note, "it is no note of a reconstruction", f"remove {folder}") from None
-            log(f"{folder} holds slices of other data, options or software: begun anew.")
-            shutil.rmtree(folder)
-            folder.mkdir()
-        elif any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise InputError(folder, "it holds other files", "remove it, or choose another output name")
-        with replacing(note) as path:
-            path.write_text(json.dumps({"run": run, "sizes": sizes}))
+                raise InputError(
+                    record, "not the record of a reconstruction", f"delete {self.folder}, or choose another output name"
+                ) from None
+            _logger.info("%s was written with different data, options or version; starting over.", self.folder)
+            shutil.rmtree(self.folder)
+            self.folder.mkdir()
+        elif any(not path.name.startswith(".") for path in self.folder.iterdir()):
+            raise InputError(self.folder, "the folder contains other files", "delete it, or choose another output name")
+        with replacing(record) as path:
+            path.write_text(json.dumps({"run": run, "batch_size": batch_size}))
+        return batch_size
 
-    def load(self, start: int) -> np.ndarray | None:
-        """The batch that begins with slice ``start``, if it is finished."""
-        path = self._path(start)
-        return np.load(path) if path.exists() else None
+    def __contains__(self, start: int) -> bool:
+        """Return whether the batch that begins with slice ``start`` is finished."""
+        return self._path(start).exists()
 
-    def save(self, start: int, image: np.ndarray) -> None:
-        """Keeps a finished batch; its file is whole or not there."""
+    def load(self, start: int) -> Array:
+        """Return the images of the finished batch that begins with slice ``start``."""
+        return np.load(self._path(start))
+
+    def save(self, start: int, images: Array) -> None:
+        """Store the images of a finished batch. The file appears only when it is complete."""
         with replacing(self._path(start)) as path:
-            np.save(path, image)
+            np.save(path, images)
+
+    def remove(self) -> None:
+        """Delete the folder, if this is one with a record."""
+        if (self.folder / _RECORD).exists():
+            shutil.rmtree(self.folder)
 
     def _path(self, start: int) -> Path:
         return self.folder / f"{start}.npy"
 
 
-def discard(folder: Path) -> None:
-    """Removes the folder of a run whose result is safe, if there was one."""
-    if (folder / _NOTE).exists():
-        shutil.rmtree(folder)
+def fingerprint(*parts: object) -> str:
+    """Return a digest of everything that determines an image.
 
+    Args:
+        *parts (object): Arrays, priors, containers of these, and anything with a meaningful ``repr``.
 
-def fingerprint(*parts: Any) -> str:
-    """Digest of arrays, networks, whatever contains them, the text of all else, and the software."""
+    Returns:
+        str: SHA-256 digest of the parts and of the versions of the software.
+    """
     digest = hashlib.sha256()
 
-    def add(part: Any) -> None:
+    def add(part: object) -> None:
         if isinstance(part, ScorePrior):
             weights = {name: tensor.float().cpu().numpy() for name, tensor in part.model.state_dict().items()}
             part = [part.autocast, weights]

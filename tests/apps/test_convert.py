@@ -49,7 +49,10 @@ def test_keeps_an_existing_output(checkpoint: Path, capsys: pytest.CaptureFixtur
     output.write_text("precious")
     arguments = [str(checkpoint), str(output), "--sigmas", "1", "0.1"]
     assert main(arguments) == 2
-    assert capsys.readouterr().err == f"hggdp convert: {output}: exists; --overwrite replaces it\n"
+    assert (
+        capsys.readouterr().err
+        == f"hggdp convert: {output}: the file exists; choose another name, or allow it with --overwrite\n"
+    )
     assert output.read_text() == "precious"
     assert main([*arguments, "--overwrite"]) == 0
     assert load_model(output)[0].sigma_max == 1.0

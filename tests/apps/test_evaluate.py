@@ -6,7 +6,7 @@ from matplotlib.image import imread
 
 from hggdp_plugin import io, metrics
 from hggdp_plugin.apps.evaluate import main
-from hggdp_plugin.simulation import Protocol, acquire, head_phantom, make_source, write_raw
+from hggdp_plugin.simulation import ScanProtocol, acquire, head_phantom, make_source, write_raw
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def noisy(image):
 @pytest.fixture
 def folder(tmp_path, image, noisy):
     source = make_source(image, "image", num_coils=2)
-    write_raw(tmp_path / "raw.h5", acquire(source.ksp, source.image, Protocol("full")), source.image, {})
+    write_raw(tmp_path / "raw.h5", acquire(source.ksp, source.image, ScanProtocol("full")), source.image, {})
     np.save(tmp_path / "noisy.npy", 5j * noisy)
     np.save(tmp_path / "reference.npy", image)
     io.write_image(tmp_path / "magnitude.h5", noisy)

@@ -131,12 +131,12 @@ def test_a_stream_gives_the_images_of_the_file(send, measurement, folder):
     assert 0 < float(images[0].meta["WindowWidth"]) <= 4095
 
 
-def test_the_server_lives_on_after_what_it_cannot_use(send, measurement):
+def test_the_server_keeps_running_after_unusable_input(send, measurement):
     xml, acquisitions = measurement
     bad = [
         (("<ismrmrdHeader", acquisitions), {}, "cannot be parsed"),
         (("no header", acquisitions), {}, "cannot be parsed"),
-        ((xml, acquisitions[:20]), {"cut": 5}, "broke off after 20 acquisitions"),
+        ((xml, acquisitions[:20]), {"cut": 5}, "ended early, after 20 acquisitions"),
         ((xml, []), {}, "no acquisitions"),
         ((xml, acquisitions[:1]), {}, "no image lines"),
         ((xml, acquisitions), {"levels": "many"}, "levels is 'many'"),
@@ -160,7 +160,7 @@ def test_a_header_that_only_the_server_cannot_parse_is_used(send, measurement):
     assert (len(images), text) == (2, [])
 
 
-def test_a_defect_or_a_client_that_has_gone_does_not_raise(measurement, monkeypatch, caplog):
+def test_a_bug_or_a_closed_connection_does_not_raise(measurement, monkeypatch, caplog):
     class Gone:
         def __iter__(self):
             return iter([*measurement[1], None])
@@ -170,4 +170,4 @@ def test_a_defect_or_a_client_that_has_gone_does_not_raise(measurement, monkeypa
 
     fire.process(Gone(), "hggdp_plugin.apps.fire", None)
     assert "see the server's log" in caplog.text
-    assert "The client has gone" in caplog.text
+    assert "The client closed the connection" in caplog.text

@@ -61,10 +61,13 @@ def test_an_image_becomes_raw_data_with_its_reference(image, out, tmp_path, caps
     assert printed.err == ""
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".cfl"])
-def test_kspace_is_recognised_and_undersampled(ksp, out, tmp_path, suffix):
-    array = ksp[0] if suffix == ".npy" else ksp[0][:, None]
-    path = save(tmp_path / f"ksp{suffix}", array)
+@pytest.mark.parametrize("name", ["ksp.npy", "ksp.cfl", "ksp"])
+def test_kspace_is_recognized_and_undersampled(ksp, out, tmp_path, name):
+    if name == "ksp":  # BART's base name
+        save(tmp_path / "ksp.cfl", ksp[0][:, None])
+        path = str(tmp_path / name)
+    else:
+        path = save(tmp_path / name, ksp[0] if name == "ksp.npy" else ksp[0][:, None])
     assert main([path, "-o", str(out), "-m", "poisson", "-R", "3", "--calib", "16"]) == 0
     raw = io.read_raw(out)
     measured = raw.ksp[0, 0, 0, 0, 0]
@@ -79,6 +82,26 @@ def test_a_written_image_file_is_an_input_too(image, out, tmp_path):
     assert main([str(tmp_path / "image.h5"), "-o", str(out), "-m", "full"]) == 0
     with h5py.File(out) as file:
         np.testing.assert_allclose(file[REFERENCE][()], image, atol=1e-6)
+
+
+def test_bart_dimensions_become_slices_of_coils(ksp, out, tmp_path, capsys):
+    arrays = {
+        "READ and PHS1": ksp[0].reshape(4, 1, 48, 40),
+        "PHS1 and PHS2": ksp[0].reshape(4, 48, 40, 1),
+        "slices": ksp.reshape(2, *[1] * 9, 4, 1, 48, 40),
+        "one coil": ksp[0, 0],
+    }
+    shapes = {}
+    for name, array in arrays.items():
+        path = save(tmp_path / "ksp.cfl", array)
+        assert main([path, "-o", str(out), "-m", "full", "--kind", "kspace", "--overwrite"]) == 0
+        shapes[name] = io.read_raw(out).ksp.shape[4:]
+    assert shapes["READ and PHS1"] == shapes["PHS1 and PHS2"] == (1, 4, 48, 40)
+    assert shapes["slices"] == (2, 4, 48, 40)
+    assert shapes["one coil"] == (1, 1, 48, 40)
+    save(tmp_path / "ksp.cfl", ksp[0].reshape(2, 2, 1, 48, 40))
+    assert main([str(tmp_path / "ksp.cfl"), "-o", str(out), "--overwrite"]) == 2
+    assert "MAPS" in capsys.readouterr().err
 
 
 def test_radial_data_carry_their_trajectory(image, out, tmp_path):
@@ -148,7 +171,7 @@ def test_bad_files_are_one_line_and_no_file(image, ksp, out, tmp_path, capsys):
     cases = [
         ("missing.npy", "raw.h5", "no such file"),
         ("text.npy", "raw.h5", "text.npy"),
-        ("deep.cfl", "raw.h5", "not 2D slices"),
+        ("deep.cfl", "raw.h5", "not a 2D matrix"),
         ("image.npy", "raw.npy", ".h5"),
         ("image.npy", "nowhere/raw.h5", "folder"),
         ("image.npy", "old.h5", "--overwrite"),

@@ -94,7 +94,7 @@ def test_random_points_are_as_many_as_asked_for_and_denser_in_the_centre(shape, 
 
 
 def test_random_points_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match="of 100 samples leaves 10 samples, fewer than the 16 in the centre"):
+    with pytest.raises(ValueError, match="of 100 samples leaves 10 samples, fewer than the 16 in the center"):
         masks.random_points((10, 10), 10, 4)
     with pytest.raises(ValueError, match="acceleration"):
         masks.random_points((10, 10), 0.5)

@@ -8,8 +8,8 @@ import sigpy as sp
 from hggdp_plugin import io
 from hggdp_plugin.simulation import (
     REFERENCE,
-    Geometry,
-    Protocol,
+    ScanGeometry,
+    ScanProtocol,
     acquire,
     coil_maps,
     head_phantom,
@@ -29,7 +29,7 @@ def source():
 @pytest.fixture
 def write(source, tmp_path):
     def write(geometry=None, **protocol):
-        measurement = acquire(source.ksp, source.image, Protocol(**protocol))
+        measurement = acquire(source.ksp, source.image, ScanProtocol(**protocol))
         path = tmp_path / "raw.h5"
         write_raw(path, measurement, source.image, {"seed": 3, "snr": None}, geometry)
         return path, measurement
@@ -63,11 +63,11 @@ def test_headers_are_complete(write):
     assert noise.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
     assert noise.sample_time_us == lines[0].sample_time_us == 2.5
     assert [line.scan_counter for line in (noise, *lines)] == list(range(1, len(lines) + 2))
-    assert len(lines) == 2 * len(got.rows)
+    assert len(lines) == 2 * len(got.ky)
     for number, line in enumerate(lines):
-        index, place = divmod(number, len(got.rows))
+        index, place = divmod(number, len(got.ky))
         assert line.idx.slice == index
-        assert line.idx.kspace_encode_step_1 == got.rows[place]
+        assert line.idx.kspace_encode_step_1 == got.ky[place]
         assert line.center_sample == 40
         assert (line.data == got.data[index, :, place]).all()
         assert line.position[2] == pytest.approx(5 * index - 2.5)
@@ -75,7 +75,7 @@ def test_headers_are_complete(write):
         calib = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
         assert calib == (8 <= line.idx.kspace_encode_step_1 < 16)
         assert line.is_flag_set(ismrmrd.ACQ_FIRST_IN_SLICE) == (place == 0)
-        assert line.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE) == (place == len(got.rows) - 1)
+        assert line.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE) == (place == len(got.ky) - 1)
         assert line.is_flag_set(ismrmrd.ACQ_LAST_IN_MEASUREMENT) == (number == len(lines) - 1)
 
 
@@ -88,7 +88,7 @@ def test_reference_and_notes_are_beside_the_raw_data(write, source):
 
 
 def test_a_reference_of_another_shape_is_refused(source, tmp_path):
-    measurement = acquire(source.ksp, source.image, Protocol("full"))
+    measurement = acquire(source.ksp, source.image, ScanProtocol("full"))
     with pytest.raises(ValueError, match="reference must have shape"):
         write_raw(tmp_path / "raw.h5", measurement, source.image[:1], {})
     assert not (tmp_path / "raw.h5").exists()
@@ -109,7 +109,7 @@ def test_read_kspace_is_the_measured_one_and_zero_elsewhere(write, source, mask)
     path, got = write(mask=mask, accel=3, calib=10, seed=4)
     raw = io.read_raw(path)
     expected = np.zeros_like(source.ksp)
-    expected[:, :, got.rows] = got.data
+    expected[:, :, got.ky] = got.data
     np.testing.assert_allclose(raw.ksp[0, 0, 0, 0], expected, atol=1e-5)
     assert ((raw.ksp[0, 0, 0, 0] == 0) == (expected == 0)).all()
     assert raw.calib_width >= 10
@@ -125,13 +125,13 @@ def test_partial_fourier_and_asymmetric_echo_are_read_in_place(write, source):
 
 def test_a_volume_is_read_with_its_slices_along_the_readout(source, tmp_path):
     path, reference = tmp_path / "volume.h5", source.image.transpose(1, 2, 0)
-    protocol = Protocol("poisson", accel=3, calib=10, oversampling=2, volume=True)
+    protocol = ScanProtocol("poisson", accel=3, calib=10, oversampling=2, volume=True)
     got = acquire(source.ksp, source.image, protocol)
-    write_raw(path, got, reference, {}, Geometry(fov=200, thickness=4))
+    write_raw(path, got, reference, {}, ScanGeometry(fov=200, thickness=4))
     raw = io.read_raw(path)
     assert raw.is_3d
     mask = np.zeros(SHAPE, bool)
-    mask[got.partitions, got.rows] = True
+    mask[got.kz, got.ky] = True
     np.testing.assert_allclose(raw.ksp[0, 0, 0, 0], source.ksp * mask, atol=1e-5)
     np.testing.assert_array_equal(raw.to_image(source.image[None, None, None, None])[0, 0, 0, 0], reference)
     assert raw.fov == (240, 200, 8)
@@ -148,7 +148,7 @@ def test_the_noise_scan_whitens_the_data(write):
 
 @pytest.mark.parametrize("unit", ["pixel", "fov"])
 def test_trajectories_in_either_unit_give_the_same_coordinates(write, source, unit):
-    path, got = write(Geometry(traj_unit=unit), mask="radial", spokes=11)
+    path, got = write(ScanGeometry(traj_unit=unit), mask="radial", spokes=11)
     header, lines = read_stock(path)
     assert header.encoding[0].trajectory == ismrmrd.xsd.trajectoryType.RADIAL
     largest = np.abs(np.stack([line.traj for line in lines])).max(axis=(0, 1))
@@ -162,10 +162,10 @@ def test_trajectories_in_either_unit_give_the_same_coordinates(write, source, un
 def test_impossible_geometry_is_refused():
     for options in ({"fov": 0}, {"thickness": -1}, {"fov": np.nan}, {"traj_unit": "mm"}):
         with pytest.raises(ValueError, match=r"positive|pixel or fov"):
-            Geometry(**options)
+            ScanGeometry(**options)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_is_an_error(source):
     with pytest.raises(OSError, match="No space left"):
-        write_raw("/dev/full", acquire(source.ksp, source.image, Protocol("full")), source.image, {})
+        write_raw("/dev/full", acquire(source.ksp, source.image, ScanProtocol("full")), source.image, {})

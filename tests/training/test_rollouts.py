@@ -10,7 +10,7 @@ from hggdp_plugin.checkpoint import load_model
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.simulation import head_phantom
-from hggdp_plugin.simulation.masks import centre
+from hggdp_plugin.simulation.masks import center
 from hggdp_plugin.training import rollouts
 from hggdp_plugin.training.batches import OFF, Augmentation, BatchSource
 from hggdp_plugin.training.rollouts import (
@@ -184,7 +184,7 @@ def test_masks_are_of_lines_spokes_and_points():
     for seed in range(30):
         mask = random_mask((64, 48), np.random.default_rng(seed))
         assert mask.shape == (64, 48)
-        assert mask[centre(64, 1), centre(48, 1)].all()
+        assert mask[center(64, 1), center(48, 1)].all()
         assert 0.5 / ACCELERATIONS[1] < mask.mean() < 1.5 / ACCELERATIONS[0]
         lines = (mask == mask[:, :1]).all()
         kinds.append("lines" if lines else "spokes" if mask[:, 24].all() or mask[32].all() else "points")

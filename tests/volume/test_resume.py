@@ -1,4 +1,4 @@
-"""Many slices: in batches chosen from the memory, with a bar, and continued after a kill."""
+"""Many slices: in batches chosen from the memory, with a progress bar, and continued after a kill."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 from hggdp_plugin import io
 from hggdp_plugin.apps.recon import main
 from hggdp_plugin.checkpoint import save_model
-from hggdp_plugin.volume import reconstruct
+from hggdp_plugin.volume import batching, calibration, progress, reconstruct
 
 SLICES = 6
 
@@ -22,7 +22,7 @@ SLICES = 6
 def command(tmp_path, monkeypatch, make_network):
     """The options of a reconstruction of six slices in batches of two; float32, in which a batch's size rounds."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reconstruct, "slices_at_a_time", lambda *args: 2)
+    monkeypatch.setattr(batching, "slices_at_a_time", lambda *args: 2)
     save_model("tiny.safetensors", make_network(), {})
     rng = np.random.default_rng(0)
     ksp = rng.standard_normal((SLICES, 3, 40, 36)) + 1j * rng.standard_normal((SLICES, 3, 40, 36))
@@ -34,7 +34,7 @@ def command(tmp_path, monkeypatch, make_network):
 def apps(monkeypatch):
     """Counts the batches that are reconstructed; ``stop`` is the one at which the user interrupts."""
 
-    class Counted(reconstruct.HGGDPRecon):
+    class Counted(reconstruct.BatchRecon):
         seen, stop = 0, None
 
         def __init__(self, *args, **options):
@@ -43,7 +43,7 @@ def apps(monkeypatch):
                 raise KeyboardInterrupt
             super().__init__(*args, **options)
 
-    monkeypatch.setattr(reconstruct, "HGGDPRecon", Counted)
+    monkeypatch.setattr(reconstruct, "BatchRecon", Counted)
     return Counted
 
 
@@ -52,7 +52,7 @@ def content(name):
         return file.read()
 
 
-def test_a_killed_run_continues_to_the_same_file(command, apps, tmp_path):
+def test_a_killed_run_continues_to_the_same_file(command, apps, tmp_path, capsys):
     command = [*command, "--batch-size", "2", "-N", "80"]
     assert main([*command, "-o", "whole.npy"]) == 0
     run = [sys.executable, "-m", "hggdp_plugin.apps.recon", *command, "-o", "out.npy", "-q"]
@@ -68,7 +68,9 @@ def test_a_killed_run_continues_to_the_same_file(command, apps, tmp_path):
     finished = [name for name in ("0.npy", "2.npy", "4.npy") if (part / name).exists()]
     assert 1 <= len(finished) < 3
     apps.seen = 0
+    capsys.readouterr()
     assert main([*command, "-o", "out.npy"]) == 0
+    assert f"{2 * len(finished)} of 6 slices are finished already" in capsys.readouterr().out
     assert apps.seen == 3 - len(finished)
     assert content("out.npy") == content("whole.npy")
     assert not part.exists()
@@ -81,7 +83,7 @@ def test_an_interrupted_run_says_so_and_keeps_its_batches(command, apps, tmp_pat
     assert "the same command continues" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out.npy.part").iterdir()) == ["0.npy", "2.npy", "run.json"]
     apps.seen, apps.stop = 0, None
-    monkeypatch.setattr(reconstruct, "slices_at_a_time", lambda *args: 3)  # the memory has changed, the batches stay
+    monkeypatch.setattr(batching, "slices_at_a_time", lambda *args: 3)  # the memory has changed, the batches stay
     assert main([*command, "-o", "out.npy"]) == 0
     assert apps.seen == 1
     assert content("out.npy") == content("whole.npy")
@@ -90,7 +92,7 @@ def test_an_interrupted_run_says_so_and_keeps_its_batches(command, apps, tmp_pat
 @pytest.mark.parametrize(
     "change", ["-s 1", "-N 4", "-S 2", "-r 1", "--batch-size 2", "data", "prior"], ids=lambda change: change.strip("-")
 )
-def test_another_run_begins_anew_and_says_so(change, command, apps, make_network, capsys):
+def test_another_run_starts_over_and_says_so(change, command, apps, make_network, capsys):
     apps.stop = 3
     assert main([*command, "-o", "out.npy"]) == 130
     if change == "data":
@@ -105,7 +107,7 @@ def test_another_run_begins_anew_and_says_so(change, command, apps, make_network
     assert main([*command, "-o", "whole.npy"]) == 0
     capsys.readouterr()
     assert main([*command, "-o", "out.npy"]) == 0
-    assert "begun anew" in capsys.readouterr().out
+    assert "starting over" in capsys.readouterr().out
     assert content("out.npy") == content("whole.npy")
 
 
@@ -121,7 +123,12 @@ def test_a_folder_of_the_users_is_left_alone(command, tmp_path, capsys):
     assert not (tmp_path / "out.npy").exists()
 
 
-def test_the_bar_and_the_log_tell_how_long_it_takes(command, capsys):
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setattr(progress, "is_interactive", lambda: True)
+
+
+def test_the_bar_and_the_log_show_how_long_it_takes(command, terminal, capsys):
     assert main([*command, "-o", "out.npy"]) == 0
     said = capsys.readouterr()
     assert "4 slices to go, 2 at a time: about 00:0" in said.out
@@ -129,6 +136,25 @@ def test_the_bar_and_the_log_tell_how_long_it_takes(command, capsys):
     assert "slice/s" in said.err
     assert main([*command, "-o", "quiet.npy", "-q"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_the_progress_is_in_lines(command, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 0)
+    for size in "26":  # several batches, and one
+        assert main([*command, "-o", f"{size}.npy", "--batch-size", size]) == 0
+        out, err = capsys.readouterr()
+        lines = [line for line in out.splitlines() if " of 6 slices, 00:0" in line]
+        assert len(lines) == 3 * 6 // int(size)
+        assert lines[-1].startswith("6.0 of 6 slices")
+        assert lines[-1].endswith("about 00:00 left.")
+        assert err == ""
+
+
+def test_a_single_batch_in_a_terminal_has_the_bar_of_the_app(command, terminal, capsys):
+    assert main([*command, "-o", "out.npy", "--batch-size", "6"]) == 0
+    bar = capsys.readouterr().err
+    assert "HGGDPRecon: 100%" in bar
+    assert "level=3/3" in bar
 
 
 def test_a_single_batch_is_not_kept(command, apps, tmp_path):
@@ -152,11 +178,11 @@ def test_maps_are_made_once_for_all_frames(tmp_path, monkeypatch):
         made.append(1)
         return np.ones(ksp.shape, np.complex64) / 2
 
-    monkeypatch.setattr(reconstruct.maps, "espirit_maps", count)
+    monkeypatch.setattr(calibration.coil_maps, "espirit_maps", count)
     np.save(tmp_path / "ksp.npy", np.ones((2, 4, 32, 32), np.complex64))
     raw = io.read_kspace(tmp_path / "ksp.npy")
     raw = replace(raw, ksp=np.repeat(raw.ksp, 3, axis=0))
-    of_slice = reconstruct.map_estimator(raw, log=lambda line: None)
+    maps = calibration.CoilMapEstimator(raw)
     for number in (0, 1, 0, 1):
-        of_slice(number)
+        maps(number)
     assert len(made) == 2
