@@ -1,22 +1,23 @@
 """Virtual coils: fewer channels that carry nearly all of the signal."""
 
-from typing import Any
-
 import numpy as np
 import sigpy as sp
 
+from hggdp_plugin._typing import Array
 
-def coil_compression(ksp: Any, number: int) -> tuple[Any, float]:
-    """Finds the virtual coils that keep the most signal, by singular value decomposition.
 
-    The virtual coils are orthonormal combinations of the coils, so that white noise stays white, of the same variance.
+def coil_compression(ksp: Array, number: int) -> tuple[Array, float]:
+    """Find the virtual coils that keep the most signal, by singular value decomposition.
+
+    The virtual coils are orthonormal combinations of the coils, so that white noise stays white with the same variance.
 
     Args:
         ksp (array): k-space (..., coils, ky, kx), zero where not sampled; prewhitened, else noise counts as signal.
         number (int): Number of virtual coils, 1 to coils.
 
     Returns:
-        tuple: complex64 (number, coils), its rows orthonormal, and the fraction of the energy of ``ksp`` that is kept.
+        tuple: Matrix, complex64 (number, coils) with orthonormal rows, and the fraction of the energy of ``ksp`` that
+        is kept.
 
     Raises:
         ValueError: ``number`` is not between 1 and the number of coils.
@@ -28,7 +29,7 @@ def coil_compression(ksp: Any, number: int) -> tuple[Any, float]:
     if not 1 <= number <= coils:
         raise ValueError(f"number: expected 1 to {coils} virtual coils, got {number}")
     with sp.get_device(ksp):
-        # One image at a time: a copy of all, coils first, could be too large.
+        # One slice at a time: a copy of all of them, coils first, could be too large.
         images = ksp.reshape(-1, coils, ksp.shape[-2] * ksp.shape[-1])
         covariance = sum(sp.to_device(image @ image.conj().T).astype(np.complex128) for image in images)
     values, vectors = np.linalg.eigh(covariance)  # ascending
@@ -38,15 +39,15 @@ def coil_compression(ksp: Any, number: int) -> tuple[Any, float]:
     return sp.to_device(matrix.astype(np.complex64), sp.get_device(ksp)), kept
 
 
-def compress_coils(matrix: Any, array: Any) -> Any:
-    """Combines coils of k-space or of sensitivity maps.
+def compress_coils(matrix: Array, array: Array) -> Array:
+    """Combine the coils of k-space, or of coil sensitivity maps, to virtual coils.
 
     Args:
-        matrix (array): (number, coils).
-        array (array): (..., coils, ky, kx).
+        matrix (array): Compression matrix (number, coils).
+        array (array): Array (..., coils, ky, kx).
 
     Returns:
-        array: (..., number, ky, kx), exactly zero where all coils are.
+        array: Array (..., number, ky, kx), exactly zero where all coils are.
     """
     flat = matrix @ array.reshape(*array.shape[:-2], -1)
     return flat.reshape(*flat.shape[:-1], *array.shape[-2:])

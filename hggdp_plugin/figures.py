@@ -1,4 +1,4 @@
-"""Pictures of reconstructions beside their reference."""
+"""Figures of reconstructions beside their reference."""
 
 from collections.abc import Mapping
 
@@ -14,20 +14,20 @@ from hggdp_plugin.metrics import match, score
 def comparison(
     images: Mapping[str, NDArray], reference: NDArray, gain: float = 5.0, zoom: tuple[slice, slice] | None = None
 ) -> Figure:
-    """Draws images beside their reference, and below each its error.
+    """Draw images beside their reference, with the error below each.
 
     Args:
-        images: Images (y, x) by the name to print above them.
-        reference: Reference (y, x).
-        gain: Factor by which the errors are brightened.
-        zoom: Region (y, x) to show enlarged in a row between.
+        images (mapping): Images (y, x) by their titles.
+        reference (array): Reference (y, x).
+        gain (float): Factor by which the errors are multiplied.
+        zoom (tuple of slices or None): Region (y, x) to show enlarged, in a row between images and errors.
 
     Returns:
-        The figure: magnitudes at the scale of the reference, from 0 to its maximum, and absolute differences of the
-        magnitudes times ``gain`` on the same grey scale.
+        Figure: Magnitudes, scaled to the reference, from 0 to its maximum, and absolute differences of the magnitudes
+        times ``gain`` on the same gray scale.
 
     Raises:
-        ValueError: If an image cannot be scored (``metrics.score``).
+        ValueError: An image cannot be scored, see :func:`hggdp_plugin.metrics.score`.
     """
     ny, nx = reference.shape
     columns, rows = len(images) + 1, 2 if zoom is None else 3
@@ -43,7 +43,7 @@ def comparison(
         _show(axes[1, 0], target[zoom], "")
     for (name, image), column in zip(images.items(), axes.T[1:], strict=True):
         scores = score(image, reference)
-        magnitude = np.abs(match(image, reference)[0])
+        magnitude, _ = match(np.abs(image), np.abs(reference))
         _show(column[0], magnitude, f"{name}\n{scores.psnr:.2f} dB, SSIM {scores.ssim:.3f}")
         if zoom is not None:
             _show(column[1], magnitude[zoom], "")

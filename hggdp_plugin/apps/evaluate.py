@@ -1,4 +1,4 @@
-"""``hggdp evaluate``: compares reconstructions with their fully sampled reference."""
+"""``hggdp evaluate``: compare reconstructions with their fully sampled reference."""
 
 import argparse
 import json
@@ -7,50 +7,60 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
-from numpy.typing import NDArray
+from hggdp_plugin.apps._cli import input_file, run
+from hggdp_plugin.io.files import InputError, check_output, replacing
 
-from hggdp_plugin import io
-from hggdp_plugin.apps._cli import run
-from hggdp_plugin.figures import comparison
-from hggdp_plugin.io.files import check_output, replacing
-from hggdp_plugin.metrics import Scores, mean_scores, score_slices
-from hggdp_plugin.simulation import REFERENCE
+if TYPE_CHECKING:
+    from hggdp_plugin._typing import Array
+    from hggdp_plugin.metrics import Scores
 
 _DESCRIPTION = """
-Compares reconstructions with a reference: PSNR, SSIM and HFEN of the magnitudes, and PSNR and NRMSE of the complex
-images where both are complex (else of the magnitudes); each slice after the scale that brings it nearest to the
-reference, whose largest magnitude counts as 1. Of several slices, the means are printed.
+Compare reconstructions with a reference, slice by slice: PSNR, SSIM, HFEN and NRMSE of the magnitudes after the best
+real scale, and PSNR and NRMSE of the complex images after the best complex scale, where both have a phase. The maximum
+magnitude of the reference counts as 1. The means over the slices are printed.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of ``hggdp evaluate``."""
+    """Build the parser of ``hggdp evaluate``."""
     parser = argparse.ArgumentParser(prog="hggdp evaluate", description=_DESCRIPTION)
-    parser.add_argument("recon", type=Path, nargs="+", help="image: .h5 (MRD), .npy, .cfl, .nii.gz")
+    parser.add_argument("recon", type=Path, nargs="+", help="image: .h5 (MRD), .npy, .cfl (BART), .nii.gz")
     parser.add_argument(
         "--reference",
         type=Path,
         required=True,
-        help="raw file written by hggdp simulate, or the fully sampled image in any of those formats",
+        help="raw file written by hggdp simulate, or the fully sampled image in any of these formats",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="TABLE.json", help="write all scores, slice by slice")
     parser.add_argument(
-        "--figure", type=Path, metavar="FIGURE.png", help="write the images of the middle slice and their errors"
+        "-o", "--output", type=Path, metavar="TABLE.json", help="file for the scores of every slice, as JSON"
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="FIGURE.png", help="file for a figure of the middle slices and their errors"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``hggdp evaluate``; returns the exit code."""
+    """Run ``hggdp evaluate``.
+
+    Args:
+        argv (sequence of str or None): The arguments; None: those of the process.
+
+    Returns:
+        int: The exit code.
+    """
     return run("evaluate", _evaluate, argv)
 
 
 def _evaluate(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
+    args.recon = [input_file(path) for path in args.recon]
+    args.reference = input_file(args.reference)
     _check_outputs(args)
+
     reference = _read_reference(args.reference)
     images = {path: _read(path) for path in args.recon}
     scores = {path: _score(path, image, reference) for path, image in images.items()}
@@ -59,65 +69,78 @@ def _evaluate(argv: Sequence[str] | None) -> None:
         with replacing(args.output) as path:
             path.write_text(json.dumps(_report(args.reference, scores), indent=2) + "\n")
     if args.figure is not None:
+        from hggdp_plugin.figures import comparison
+
         middle = len(reference) // 2
-        names = {path.name: image[middle] for path, image in images.items()}
+        titles = {path.name: image[middle] for path, image in images.items()}
         with replacing(args.figure) as path:
-            comparison(names, reference[middle]).savefig(path, dpi=150)
+            comparison(titles, reference[middle]).savefig(path, dpi=150)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Finds out before the work whether the table and the figure can be written."""
+    """Check, before the work, that the table and the figure can be written."""
     for path, suffix in ((args.output, ".json"), (args.figure, ".png")):
         if path is not None and path.suffix.lower() != suffix:
-            raise io.InputError(path, f"it is written as {suffix}", f"choose a name that ends in {suffix}")
+            raise InputError(path, f"it is written as {suffix}", f"choose a name that ends in {suffix}")
     if args.output is not None and args.output.exists() and not args.overwrite:
-        raise io.InputError(args.output, "it exists already", "choose another name, or allow it with --overwrite")
+        raise InputError(args.output, "the file exists", "choose another name, or allow it with --overwrite")
     if args.figure is not None:
         check_output(args.figure, [*args.recon, args.reference], args.overwrite)
 
 
-def _read(path: Path) -> NDArray:
-    """Reads an image (slices, y, x); frames follow each other."""
-    image = io.read_images(path)
+def _read(path: Path) -> "Array":
+    """Read an image (slices, y, x); frames are listed one after the other."""
+    from hggdp_plugin.io import read_images
+
+    image = read_images(path)
     return image.reshape(-1, *image.shape[-2:])
 
 
-def _read_reference(path: Path) -> NDArray:
-    """Reads the reference stored with simulated raw data, or an image."""
+def _read_reference(path: Path) -> "Array":
+    """Read the reference that is stored with simulated raw data, or an image."""
+    import h5py
+
+    from hggdp_plugin.simulation import REFERENCE
+
     if path.suffix.lower() == ".h5" and path.is_file() and h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             if isinstance(file.get(REFERENCE), h5py.Dataset):
                 return file[REFERENCE][()]
             if "dataset/data" in file:
-                raise io.InputError(
-                    path, "it holds no reference image", "make it with hggdp simulate, or give an image"
-                )
+                problem = "these raw data have no reference image"
+                raise InputError(path, problem, "make them with hggdp simulate, or give an image")
     return _read(path)
 
 
-def _score(path: Path, image: NDArray, reference: NDArray) -> list[Scores]:
+def _score(path: Path, image: "Array", reference: "Array") -> "list[Scores]":
+    from hggdp_plugin.metrics import score_slices
+
     try:
         return score_slices(image, reference)
     except ValueError as error:
-        raise io.InputError(path, f"it cannot be compared: {error}", "give an image of the same measurement") from error
+        raise InputError(path, f"it cannot be compared: {error}", "give an image of the same scan") from error
 
 
-def _table(scores: dict[Path, list[Scores]]) -> str:
-    """The mean scores, an image per line."""
+def _table(scores: "dict[Path, list[Scores]]") -> str:
+    """Return the mean scores, one image per line; each score is followed by that of the complex images."""
+    from hggdp_plugin.metrics import mean_scores
+
     width = max(len(str(path)) for path in scores)
-    lines = [f"{'':{width}}  PSNR/dB  complex  SSIM    HFEN    NRMSE"]
+    lines = [f"{'':{width}}  PSNR/dB  complex  SSIM    HFEN    NRMSE   complex"]
     for path, slices in scores.items():
         mean = mean_scores(slices)
-        of_complex = "      -" if mean.psnr_complex is None else f"{mean.psnr_complex:7.2f}"
-        row = f"{mean.psnr:7.2f}  {of_complex}  {mean.ssim:.4f}  {mean.hfen:6.3f}  {mean.nrmse:.4f}"
-        lines.append(f"{path!s:{width}}  {row}")
+        psnr_complex = "-" if mean.psnr_complex is None else f"{mean.psnr_complex:.2f}"
+        nrmse_complex = "-" if mean.nrmse_complex is None else f"{mean.nrmse_complex:.4f}"
+        magnitude = f"{mean.ssim:.4f}  {mean.hfen:6.3f}  {mean.nrmse:.4f}"
+        lines.append(f"{path!s:{width}}  {mean.psnr:7.2f}  {psnr_complex:>7}  {magnitude}  {nrmse_complex:>7}")
     return "\n".join(lines)
 
 
-def _report(reference: Path, scores: dict[Path, list[Scores]]) -> dict:
-    """The scores for JSON, which has no infinity: the PSNR of equal images is null."""
+def _report(reference: Path, scores: "dict[Path, list[Scores]]") -> dict[str, object]:
+    """Return the scores for JSON, which has no infinity: the PSNR of equal images is null."""
+    from hggdp_plugin.metrics import mean_scores
 
-    def numbers(one: Scores) -> dict[str, float | None]:
+    def numbers(one: "Scores") -> dict[str, float | None]:
         return {k: None if v is None or not math.isfinite(v) else v for k, v in asdict(one).items()}
 
     images = [

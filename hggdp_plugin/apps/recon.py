@@ -38,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="image to write: .h5 (ISMRMRD), .nii.gz, .npy, .cfl or .png (default: RAW_hggdp in the input's format)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.add_argument("--complex", action="store_true", help="write the complex image, not its magnitude")
+    parser.add_argument(
+        "--complex", action="store_true", help="write the complex image (.cfl: always), not its magnitude"
+    )
     parser.add_argument("--group", help="HDF5 group of the raw data, if the file has several")
     parser.add_argument(
         "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy, .cfl or .h5"
@@ -120,7 +122,7 @@ def _recon(argv: Sequence[str] | None) -> None:
     for name in ("raw", "mps", "coord"):
         if (path := getattr(args, name)) is not None:
             setattr(args, name, input_file(path))
-    output = args.output or _default_output(args.raw)
+    output = _output(args)
     inputs = [path for path in (args.raw, args.mps, args.coord) if path]
     check_output(output, inputs=inputs, overwrite=args.overwrite)
 
@@ -152,14 +154,21 @@ def _recon(argv: Sequence[str] | None) -> None:
         show_pbar=not args.quiet,
     )
     history = f"hggdp_plugin {args.schedule}, {schedule.evaluations} evaluations, seed {args.seed}"
-    write_image(output, image, raw=raw, complex_=args.complex, overwrite=args.overwrite, history=history)
+    keep_phase = args.complex or suffix_of(output) == ".cfl"  # BART's images are complex
+    write_image(output, image, raw=raw, complex_=keep_phase, overwrite=args.overwrite, history=history)
     store.remove()
     _logger.info("Wrote %s in %.1f s.", output, time.monotonic() - start)
 
 
-def _default_output(raw: Path) -> Path:
-    suffix = {".cfl": ".cfl", ".hdr": ".cfl", ".npy": ".npy"}.get(suffix_of(raw), ".h5")
-    return raw.with_name(f"{raw.stem}_hggdp{suffix}")
+def _output(args: argparse.Namespace) -> Path:
+    """Return the output file. For BART arrays the suffix may be left out, as BART does."""
+    from_bart = suffix_of(args.raw) in (".cfl", ".hdr")
+    if args.output is None:
+        suffix = ".cfl" if from_bart else ".npy" if suffix_of(args.raw) == ".npy" else ".h5"
+        return args.raw.with_name(f"{args.raw.stem}_hggdp{suffix}")
+    if from_bart and not args.output.suffix:
+        return args.output.with_name(f"{args.output.name}.cfl")
+    return args.output
 
 
 def _read(args: argparse.Namespace) -> "RawData":

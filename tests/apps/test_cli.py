@@ -1,10 +1,13 @@
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 
-from hggdp_plugin.apps._cli import run
+from hggdp_plugin import __version__
+from hggdp_plugin.apps.__main__ import main as hggdp
+from hggdp_plugin.apps._cli import run, set_quiet
 from hggdp_plugin.io import InputError
 
 
@@ -21,8 +24,8 @@ def test_the_exit_code_is_the_commands(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("error", [InputError("raw.h5", "it is\nbroken", "mend it"), OSError("disk\n full")])
-def test_what_the_user_can_mend_is_one_line(error, capsys):
+@pytest.mark.parametrize("error", [InputError("raw.h5", "it is\nbroken", "fix it"), OSError("disk\n full")])
+def test_what_the_user_can_fix_is_one_line(error, capsys):
     assert run("recon", raising(error), []) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -35,13 +38,13 @@ def test_an_interrupt_is_quiet(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_defect_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run("recon", raising(ZeroDivisionError()), [])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX pipe")
-def test_a_reader_that_has_gone_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     code = "import sys; from hggdp_plugin.apps._cli import run; sys.exit(run('x', lambda argv: print('some text')))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -50,3 +53,27 @@ def test_a_reader_that_has_gone_is_no_error():
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 1
+
+
+def test_the_dispatcher_names_its_commands_and_its_version(capsys):
+    assert hggdp([]) == 0
+    assert "recon" in capsys.readouterr().out
+    assert hggdp(["--version"]) == 0
+    assert capsys.readouterr().out == f"hggdp_plugin {__version__}\n"
+    assert hggdp(["recno"]) == 2
+    assert "recon" in capsys.readouterr().err
+
+
+def test_the_log_of_the_package_is_on_the_screen_while_a_command_runs(capsys):
+    logger = logging.getLogger("hggdp_plugin.somewhere")
+
+    def command(argv):
+        logger.info("information")
+        logger.warning("doubt")
+        set_quiet(True)
+        logger.info("more information")
+        logger.warning("more doubt")
+
+    assert run("x", command, []) == 0
+    logger.info("nobody listens any more")
+    assert capsys.readouterr() == ("information\n", "warning: doubt\nwarning: more doubt\n")

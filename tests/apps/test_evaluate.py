@@ -36,11 +36,12 @@ def test_table_figure_and_json(folder, noisy, image, capsys):
     assert main([*recons, "--reference", str(folder / "raw.h5"), *outputs]) == 0
     expected = metrics.mean_scores(metrics.score_slices(noisy, image))
     head, first, second = capsys.readouterr().out.splitlines()
-    assert head.split() == ["PSNR/dB", "complex", "SSIM", "HFEN", "NRMSE"]
+    assert head.split() == ["PSNR/dB", "complex", "SSIM", "HFEN", "NRMSE", "complex"]
     assert first.split()[0] == recons[0]
     assert float(first.split()[1]) == pytest.approx(expected.psnr, abs=0.01)
     assert float(first.split()[2]) == pytest.approx(expected.psnr_complex, abs=0.01)
-    assert second.split()[2] == "-"
+    assert float(first.split()[6]) == pytest.approx(expected.nrmse_complex, abs=0.001)
+    assert second.split()[2] == second.split()[6] == "-"
 
     report = json.loads((folder / "table.json").read_text())
     assert [one["file"] for one in report["images"]] == recons
@@ -49,6 +50,19 @@ def test_table_figure_and_json(folder, noisy, image, capsys):
     assert report["images"][1]["mean"]["psnr_complex"] is None
     assert imread(folder / "figure.png").shape[2] == 4
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".cfl", ".h5", ".nii.gz"])
+def test_a_magnitude_scores_equally_in_every_format(folder, noisy, image, suffix, capsys):
+    if suffix == ".nii.gz":
+        pytest.importorskip("nibabel")
+    path = folder / f"image{suffix}"
+    io.write_image(path, np.abs(noisy), complex_=suffix == ".cfl")
+    assert main([str(path), "--reference", str(folder / "raw.h5"), "-o", str(folder / "table.json")]) == 0
+    mean = json.loads((folder / "table.json").read_text())["images"][0]["mean"]
+    expected = metrics.mean_scores(metrics.score_slices(np.abs(noisy), np.abs(image)))
+    assert mean.pop("psnr_complex") is mean.pop("nrmse_complex") is None
+    assert mean == pytest.approx({name: getattr(expected, name) for name in mean}, rel=1e-5)
 
 
 def test_the_reference_may_be_an_image_and_equality_is_valid_json(folder):

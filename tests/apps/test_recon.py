@@ -201,10 +201,3 @@ def test_bad_options_are_one_line(options, raw, tmp_path, capsys, monkeypatch):
     assert error.count("\n") == 1
     assert raw.name not in error or options[0] == "--group"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_dispatcher_names_its_commands(capsys):
-    assert hggdp([]) == 0
-    assert "recon" in capsys.readouterr().out
-    assert hggdp(["recno"]) == 2
-    assert "recon" in capsys.readouterr().err
