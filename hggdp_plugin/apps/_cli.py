@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hggdp_plugin.io.files import InputError
+from hggdp_plugin.threads import configure_threads
 
 if TYPE_CHECKING:
     import sigpy as sp
@@ -24,7 +25,7 @@ def run(
     argv: Sequence[str] | None = None,
     refusal: type[ValueError] = InputError,
 ) -> int:
-    """Run a command with the package's log on the screen; errors that the user can fix become one line on stderr.
+    """Run a command with threads and log set up; errors that the user can fix become one line on stderr.
 
     Any other exception is a bug in the package and keeps its traceback.
 
@@ -38,6 +39,7 @@ def run(
         int: The exit code of ``command``; 2 for unusable input or a file that cannot be read or written; 130 after
         an interrupt; 1 if the reader of stdout is gone.
     """
+    configure_threads()
     try:
         with log_on_screen():
             code = command(argv) or 0
