@@ -149,6 +149,36 @@ def input_file(path: Path) -> Path:
     return array
 
 
+@contextmanager
+def sole_writer(output: Path) -> Iterator[None]:
+    """Refuse to run while another process writes the same output; the lock goes with the process that holds it.
+
+    Args:
+        output (Path): The output file. The lock is a hidden file beside it.
+
+    Raises:
+        InputError: Another process writes this file.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: without a lock
+        yield
+        return
+    lock = output.with_name(f".{output.name}.lock")
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            problem = "another run is writing this file"
+            raise InputError(output, problem, "wait until it ends, or choose another name") from None
+        except OSError:  # a network drive without locks
+            pass
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def find_device(gpu: int | None) -> "sp.Device":
     """Return the CPU, or a GPU by its number.
 

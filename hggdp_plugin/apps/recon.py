@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hggdp_plugin.apps._cli import find_device, input_file, natural, positive, refusals, run, set_quiet
+from hggdp_plugin.apps._cli import find_device, input_file, natural, positive, refusals, run, set_quiet, sole_writer
 from hggdp_plugin.io.files import InputError, check_output, suffix_of
 
 if TYPE_CHECKING:
@@ -118,18 +118,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _recon(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
     set_quiet(args.quiet)
-    start = time.monotonic()
     for name in ("raw", "mps", "coord"):
         if (path := getattr(args, name)) is not None:
             setattr(args, name, input_file(path))
     output = _output(args)
     inputs = [path for path in (args.raw, args.mps, args.coord) if path]
     check_output(output, inputs=inputs, overwrite=args.overwrite)
+    with sole_writer(output):
+        _reconstruct(args, output)
 
+
+def _reconstruct(args: argparse.Namespace, output: Path) -> None:
     from hggdp_plugin.io import write_image
     from hggdp_plugin.volume.reconstruct import reconstruct
     from hggdp_plugin.volume.resume import ResumeStore
 
+    start = time.monotonic()
     device = find_device(args.gpu)
     raw = _read(args)
     _logger.info(raw.summary())

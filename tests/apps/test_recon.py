@@ -1,13 +1,18 @@
 """hggdp recon: files in, images out, and what it says to input it cannot use."""
 
+import os
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
 from hggdp_plugin import io
 from hggdp_plugin.apps.__main__ import main as hggdp
+from hggdp_plugin.apps._cli import sole_writer
 from hggdp_plugin.apps.recon import main
 from hggdp_plugin.checkpoint import save_model
+from hggdp_plugin.io.cfl import read_cfl, write_cfl
 from hggdp_plugin.metrics import score_slices
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.simulation import head_phantom
@@ -201,3 +206,26 @@ def test_bad_options_are_one_line(options, raw, tmp_path, capsys, monkeypatch):
     assert error.count("\n") == 1
     assert raw.name not in error or options[0] == "--group"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX locks")
+def test_two_runs_do_not_write_the_same_output(raw, prior, tmp_path, capsys):
+    command = [str(raw), "-o", str(tmp_path / "out.npy"), "--prior", prior, *FAST]
+    with sole_writer(tmp_path / "out.npy"):
+        assert main(command) == 2
+        assert "another run is writing this file" in capsys.readouterr().err
+    assert main(command) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
+
+
+def test_bart_arrays_go_by_their_base_names_and_images_keep_their_phase(prior, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    write_cfl(Path("ksp.cfl"), rng.standard_normal((3, 1, 24, 20)) + 1j * rng.standard_normal((3, 1, 24, 20)))
+    write_cfl(Path("sens.cfl"), np.ones((3, 1, 24, 20)) / 3**0.5)
+    assert main(["ksp", "--mps", "sens", "--prior", prior, *FAST]) == 0
+    assert main(["ksp", "--mps", "sens", "-o", "out", "--prior", prior, *FAST]) == 0
+    image = read_cfl(Path("out.cfl"))
+    assert image.shape == (24, 20)
+    assert image.imag.any()
+    np.testing.assert_array_equal(image, read_cfl(Path("ksp_hggdp.cfl")))
