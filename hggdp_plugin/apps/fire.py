@@ -7,14 +7,10 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from hggdp_plugin import io
 from hggdp_plugin.apps._cli import find_device
-from hggdp_plugin.io.mrd.hdf5 import Lines, acquisition_header_dtype
-from hggdp_plugin.io.mrd.header import parse_header
+from hggdp_plugin.io.mrd import read_stream
 from hggdp_plugin.io.mrd.images import mrd_images
-from hggdp_plugin.io.mrd.reader import sort_lines
 
 #: Parameters that a client may set in the JSON configuration, with their types. All others are left to the server.
 PARAMETERS = {"prior": str, "levels": int, "seed": int, "coils": int, "gpu": int}
@@ -37,8 +33,7 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
         # Read to the end first: closing while the client is still sending would lose the answer.
         acquisitions = _receive(connection)
         options = _options(config)
-        header = parse_header(_xml(metadata), _STREAM)
-        raw = sort_lines(header, _lines(acquisitions))
+        raw = read_stream(_xml(metadata), acquisitions, _STREAM)
         _logger.info(raw.summary())
         connection.send_image(_reconstruct(raw, **options))
     except Exception as error:
@@ -85,18 +80,6 @@ def _xml(metadata: Any) -> bytes:
         return metadata.rstrip(b"\0")
     text = metadata if isinstance(metadata, str) else metadata.toXML()
     return text.rstrip("\0").encode()
-
-
-def _lines(acquisitions: list[Any]) -> Lines:
-    heads = np.frombuffer(b"".join(bytes(a.getHead()) for a in acquisitions), acquisition_header_dtype)
-
-    def fetch(field: str, start: int, stop: int) -> np.ndarray:
-        payload = np.empty(stop - start, object)
-        for i, acquisition in enumerate(acquisitions[start:stop]):
-            payload[i] = np.ascontiguousarray(getattr(acquisition, field)).view(np.float32).reshape(-1)
-        return payload
-
-    return Lines(heads, fetch, _STREAM)
 
 
 def _reconstruct(

@@ -1,11 +1,12 @@
+from .arrays import ARRAY_SUFFIXES as ARRAY_SUFFIXES
+from .arrays import read_array as read_array
+from .coil_maps import read_maps as read_maps
 from .files import InputError as InputError
 from .files import check_output as check_output
-from .images import read_array as read_array
 from .images import read_images as read_images
 from .images import write_image as write_image
-from .kspace import ARRAY_SUFFIXES as ARRAY_SUFFIXES
 from .kspace import read_kspace as read_kspace
-from .kspace import read_maps as read_maps
 from .mrd.reader import read_raw as read_raw
+from .mrd.reader import read_stream as read_stream
 from .raw import RawData as RawData
 from .raw import SliceGeometry as SliceGeometry

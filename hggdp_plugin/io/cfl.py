@@ -1,12 +1,12 @@
 """BART's cfl/hdr pair: complex64 in column-major order, sizes in a text header."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from hggdp_plugin._typing import PathLike
 from hggdp_plugin.io.files import InputError
 
 #: BART's dimensions, in order; in a NumPy array they come in reverse.
@@ -28,22 +28,22 @@ DIMS = (
     "AVG",
     "BATCH",
 )
-#: The dimensions that hold an image's (repetition, contrast, phase, set, slice, y, x).
+#: The dimensions that hold (repetition, contrast, phase, set, slice, y, x) of an image.
 IMAGE_DIMS = ("TIME", "TE", "TIME2", "BATCH", "SLICE", "PHS1", "READ")
 
 
-def read_cfl(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a BART array.
+def read_cfl(path: PathLike) -> np.ndarray:
+    """Read a BART array.
 
     Args:
-        path (path): the .cfl or the .hdr file.
+        path (path): The .cfl or the .hdr file.
 
     Returns:
-        array: complex64 in C order, that is with BART's dimensions reversed: (..., COIL, PHS2, PHS1, READ). Trailing
-        dimensions of size 1 in BART's order are left out, at least two remain.
+        array: complex64 in C order, which reverses BART's dimensions: (..., COIL, PHS2, PHS1, READ). Trailing
+        dimensions of size 1 in BART's order are left out, but at least two remain.
 
     Raises:
-        InputError: a file is missing, or header and data do not agree.
+        InputError: If a file is missing, or header and data do not agree.
     """
     header, data = Path(path).with_suffix(".hdr"), Path(path).with_suffix(".cfl")
     for file in (header, data):
@@ -59,7 +59,7 @@ def read_cfl(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _read_sizes(header: Path) -> list[int]:
-    """Reads the line after ``# Dimensions``."""
+    """Read the line after ``# Dimensions``."""
     with open(header, encoding="utf-8", errors="replace") as file:
         lines = file.read(1 << 16).splitlines()
     try:
@@ -68,16 +68,16 @@ def _read_sizes(header: Path) -> list[int]:
     except (ValueError, IndexError):
         sizes = []
     if not sizes or min(sizes) < 1:
-        raise InputError(header, "it does not give the array's dimensions", "write the array again with BART")
+        raise InputError(header, "it does not give the dimensions of the array", "write the array again with BART")
     return sizes + [1] * (2 - len(sizes))
 
 
 def write_cfl(path: Path, array: np.ndarray) -> None:
-    """Writes a BART array.
+    """Write a BART array.
 
     Args:
-        path (Path): the .cfl file; the .hdr is written beside it.
-        array (array): in C order, axes as :func:`read_cfl` returns them.
+        path (Path): The .cfl file; the .hdr is written beside it.
+        array (array): Array in C order, with axes as :func:`read_cfl` returns them.
     """
     sizes = [*array.shape[::-1], *[1] * (len(DIMS) - array.ndim)]
     path.with_suffix(".hdr").write_text(f"# Dimensions\n{' '.join(map(str, sizes))}\n")
@@ -85,14 +85,14 @@ def write_cfl(path: Path, array: np.ndarray) -> None:
 
 
 def image_to_dims(image: np.ndarray, is_3d: bool) -> np.ndarray:
-    """Puts an image (repetition, contrast, phase, set, slice, y, x) into BART's dimensions, reversed.
+    """Put an image into BART's dimensions, reversed.
 
     Args:
-        image (array): seven axes.
-        is_3d (bool): whether the slices are partitions of a volume (PHS2) rather than a stack (SLICE).
+        image (array): Image (repetition, contrast, phase, set, slice, y, x).
+        is_3d (bool): Whether the slices are partitions of a volume (PHS2) rather than a stack (SLICE).
 
     Returns:
-        array: sixteen axes.
+        array: Sixteen axes.
     """
     names = [("PHS2" if is_3d and name == "SLICE" else name) for name in IMAGE_DIMS]
     order = sorted(range(len(names)), key=lambda axis: -DIMS.index(names[axis]))
@@ -100,37 +100,37 @@ def image_to_dims(image: np.ndarray, is_3d: bool) -> np.ndarray:
     return image.transpose(order).reshape([sizes.get(name, 1) for name in DIMS[::-1]])
 
 
-def dims_to_image(array: np.ndarray, path: object) -> np.ndarray:
-    """Takes an image (repetition, contrast, phase, set, slice, y, x) out of BART's dimensions, reversed.
+def dims_to_image(array: np.ndarray, path: PathLike) -> np.ndarray:
+    """Take an image out of BART's dimensions, reversed.
 
     Args:
-        array (array): axes as :func:`read_cfl` returns them.
-        path (path): its file, for messages.
+        array (array): Array with axes as :func:`read_cfl` returns them.
+        path (path): Its file, for messages.
 
     Returns:
-        array: seven axes; partitions (PHS2) and slices become one axis.
+        array: Image (repetition, contrast, phase, set, slice, y, x); partitions (PHS2) and slices become one axis.
 
     Raises:
-        InputError: a dimension that images do not have, such as COIL, is larger than 1.
+        InputError: If a dimension that images do not have, such as COIL, is larger than 1.
     """
     image = take_dims(array, (*IMAGE_DIMS[:5], "PHS2", *IMAGE_DIMS[5:]), path, "images")
     return image.reshape(*image.shape[:4], -1, *image.shape[-2:])
 
 
-def take_dims(array: np.ndarray, names: Sequence[str], path: object, what: str) -> np.ndarray:
-    """Orders an array by the names of BART's dimensions.
+def take_dims(array: np.ndarray, names: Sequence[str], path: PathLike, what: str) -> np.ndarray:
+    """Order the axes of an array by the names of BART's dimensions.
 
     Args:
-        array (array): axes as :func:`read_cfl` returns them.
-        names (sequence of str): the dimensions wanted, in order.
-        path (path): its file, for messages.
-        what (str): what such arrays are called, in the plural, for messages.
+        array (array): Array with axes as :func:`read_cfl` returns them.
+        names (sequence of str): The dimensions wanted, in order.
+        path (path): Its file, for messages.
+        what (str): What such arrays are called, in the plural, for messages.
 
     Returns:
-        array: one axis per name.
+        array: One axis per name.
 
     Raises:
-        InputError: a dimension that is not wanted is larger than 1.
+        InputError: If a dimension that is not wanted is larger than 1.
     """
     array = array.reshape((1,) * (len(DIMS) - array.ndim) + array.shape)
     sizes: tuple[int, ...] = array.shape

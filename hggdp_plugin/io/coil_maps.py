@@ -1,73 +1,91 @@
-"""Coil sensitivity maps from HDF5 files: an ISMRMRD image series with the coils as channels, or a plain array."""
+"""Read coil sensitivity maps: arrays of BART and NumPy, HDF5 files and ISMRMRD image series."""
 
 import os
-from typing import Any
 
 import h5py
 import numpy as np
 
-from hggdp_plugin.io.files import InputError
+from hggdp_plugin._typing import PathLike
+from hggdp_plugin.io.arrays import is_bart, peak_magnitude, read_array
+from hggdp_plugin.io.cfl import take_dims
+from hggdp_plugin.io.files import InputError, check_input, suffix_of
+from hggdp_plugin.io.mrd.images import complex_values, read_series
+from hggdp_plugin.io.mrd.kspace_grid import MAX_EXPANSION, SMALL_ARRAY_BYTES
+from hggdp_plugin.io.raw import MAX_SAMPLE
 
 _REMEDY = "give a file with one complex array (coils, y, x) or (slices, coils, y, x), or one ISMRMRD image series"
 
 
-def read_h5_maps(path: str | os.PathLike[str], is_3d: bool) -> np.ndarray:
-    """Reads the one array of complex numbers in a file that can be maps.
+def read_maps(path: PathLike, is_3d: bool = False) -> np.ndarray:
+    """Read coil sensitivity maps.
 
     Args:
-        path (path): HDF5 file. The array is complex as h5py or ISMRMRD write it (a pair of floats), of shape (coils,
-            y, x) or (slices, coils, y, x), or the data (n, coils, z, y, x) of an ISMRMRD image series.
-        is_3d (bool): whether the measurement is 3D Cartesian; the maps of an image series are then volumes.
+        path (path): .cfl in BART's dimensions; .npy or HDF5 (.h5) of shape (coils, y, x) or (slices, coils, y, x), in
+            3D with the positions along the readout as slices; or an ISMRMRD image series (.h5) with the coils as
+            channels.
+        is_3d (bool): Whether the measurement is 3D Cartesian.
 
     Returns:
-        array: complex, (coils, y, x) or (slices, coils, y, x); of volumes (x, coils, z, y).
+        array: complex64 (slices, coils, y, x), in 3D (readout positions, coils, z, y).
 
     Raises:
-        InputError: the file cannot be used.
+        InputError: If the file cannot be used.
     """
-    if not os.path.isfile(path):
-        raise InputError(path, "there is no such file", "check the path")
+    mps = _read_h5(path, is_3d) if suffix_of(path) == ".h5" else read_array(path)
+    if is_bart(path):
+        mps = take_dims(mps, ("SLICE", "COIL", "PHS2", "PHS1", "READ"), path, "one set of coil maps")
+        mps = np.moveaxis(mps, -1, 1) if is_3d else np.moveaxis(mps, 2, 1)  # the axis that counts 2D problems
+        mps = mps.reshape(-1, *mps.shape[2:])
+    elif mps.ndim not in (3, 4):
+        raise InputError(path, f"an array of shape {mps.shape} holds no maps", "give axes (coils, y, x)")
+    if peak_magnitude(mps) > MAX_SAMPLE:
+        raise InputError(path, "its values are too large for sensitivities", "normalize the maps")
+    return mps.astype(np.complex64).reshape((1,) * (4 - mps.ndim) + mps.shape)
+
+
+def _read_h5(path: PathLike, is_3d: bool) -> np.ndarray:
+    """Read the one array of complex numbers in an HDF5 file that can be maps."""
+    check_input(path)
     try:
         with h5py.File(path, "r") as file:
-            found: list[str] = []
-            file.visititems(lambda name, item: found.append(name) if _can_be_maps(item) else None)
-            if len(found) != 1:
-                several = ", ".join(found)
-                raise InputError(path, f"it holds several complex arrays: {several}" if several else "no maps", _REMEDY)
-            data = file[found[0]]
-            if data.size * data.dtype.itemsize > 64 * os.path.getsize(path) + 2**26:
-                raise InputError(f"{path}:/{found[0]}", f"its shape {data.shape} is too large for the file", _REMEDY)
-            mps = _complex(data[()])
-            if mps.ndim == 5:
-                mps = _of_series(mps, data.parent, is_3d, f"{path}:/{data.parent.name.strip('/')}")
+            data = _find_maps(file, path)
+            size = data.size * data.dtype.itemsize
+            if size > MAX_EXPANSION * os.path.getsize(path) + SMALL_ARRAY_BYTES:
+                raise InputError(f"{path}:{data.name}", f"its shape {data.shape} is too large for the file", _REMEDY)
+            mps = _read_volumes(data.parent, is_3d, path) if data.ndim == 5 else complex_values(data[()])
     except InputError:
         raise
-    except Exception as error:  # anything that a damaged or foreign HDF5 file provokes
+    except Exception as error:  # whatever a damaged or foreign HDF5 file provokes
         raise InputError(path, f"it is not a readable HDF5 file ({error})", _REMEDY) from None
     if not np.isfinite(mps).all():
         raise InputError(path, "it does not hold finite numbers", "make the maps again")
     return mps
 
 
-def _can_be_maps(item: Any) -> bool:
+def _find_maps(file: h5py.File, path: PathLike) -> h5py.Dataset:
+    found: list[str] = []
+    file.visititems(lambda name, item: found.append(name) if _can_be_maps(item) else None)
+    if len(found) != 1:
+        names = ", ".join(found)
+        raise InputError(path, f"it holds several complex arrays: {names}" if names else "no maps", _REMEDY)
+    return file[found[0]]
+
+
+def _can_be_maps(item: object) -> bool:
     if not isinstance(item, h5py.Dataset):
         return False
     pair = item.dtype.names in (("real", "imag"), ("r", "i")) and item.dtype[0].kind == item.dtype[1].kind == "f"
     in_series = item.ndim == 5 and item.name.endswith("/data")
-    return (pair or item.dtype.kind == "c") and (item.ndim in (3, 4) or in_series) and item.size > 0
+    return bool((pair or item.dtype.kind == "c") and (item.ndim in (3, 4) or in_series) and item.size > 0)
 
 
-def _complex(values: np.ndarray) -> np.ndarray:
-    names = values.dtype.names
-    return values if names is None else values[names[0]] + 1j * values[names[1]]
-
-
-def _of_series(mps: np.ndarray, series: h5py.Group, is_3d: bool, where: str) -> np.ndarray:
-    """Puts the images (n, coils, z, y, x) of a series in the order of their slices."""
-    slices = series["header"]["slice"].reshape(-1)
-    if len(slices) != len(mps) or len(np.unique(slices)) != len(slices):
-        raise InputError(where, f"it holds {len(mps)} images of {len(np.unique(slices))} slices", _REMEDY)
-    mps = mps[np.argsort(slices)]
+def _read_volumes(series: h5py.Group, is_3d: bool, path: PathLike) -> np.ndarray:
+    """Read the maps of an image series in the order of their slices."""
+    where = f"{path}:{series.name}"
+    try:
+        mps = read_series(series, ("slice",))
+    except ValueError as error:
+        raise InputError(where, str(error), _REMEDY) from None
     if is_3d:
         mps = np.moveaxis(mps, -1, 1)
         return mps.reshape(-1, *mps.shape[2:])

@@ -8,6 +8,11 @@ import numpy as np
 
 from hggdp_plugin._typing import Array
 
+#: Largest matrix that is believed: the counters of acquisitions have 16 bits.
+MAX_MATRIX = 65535
+#: Samples beyond this magnitude are refused: their squares overflow single precision.
+MAX_SAMPLE = 1e15
+
 
 class Shape3(NamedTuple):
     """Number of voxels along each axis of a stack of slices or of a volume."""

@@ -1,6 +1,5 @@
 """Write a simulated scan as an ISMRMRD raw file, with its reference image beside the raw data."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hggdp_plugin._typing import PathLike
-from hggdp_plugin.io.files import hdf5_file
+from hggdp_plugin.io.mrd._ismrmrd import ismrmrd
+from hggdp_plugin.io.mrd.hdf5 import hdf5_file
 from hggdp_plugin.simulation.acquire import SimulatedScan
-
-with warnings.catch_warnings():  # importing it resets the warning filters
-    import ismrmrd
 
 #: Dataset of the fully sampled image in the file: complex64 (slices, y, x), the protocol as attributes.
 REFERENCE = "reference/image"

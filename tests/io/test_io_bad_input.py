@@ -9,12 +9,12 @@ import h5py
 import ismrmrd
 import numpy as np
 import pytest
-from io_rawfile import cartesian_lines, coil_images, encoding, header, kspace, line, write
+from mrd_files import acquisition, coil_images, encoding, header, image_acqs, kspace, write
 
 from hggdp_plugin import io
 
 SHAPE = (24, 16)
-XML = header(encoding((16, 24, 1), centre_1=12))
+XML = header(encoding((16, 24, 1), ky_center=12))
 KSP = kspace(coil_images(SHAPE))
 BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a0 "ha">{}]><ismrmrdHeader>&a30;</ismrmrdHeader>""".format(
     "".join(f'<!ENTITY a{i} "&a{i - 1};&a{i - 1};">' for i in range(1, 31))
@@ -25,16 +25,16 @@ OUTSIDE = (
 
 
 def valid(path, **fields):
-    return write(path, XML, cartesian_lines(KSP, **fields))
+    return write(path, XML, image_acqs(KSP, **fields))
 
 
 def with_xml(text):
-    return lambda path: write(path, text, cartesian_lines(KSP))
+    return lambda path: write(path, text, image_acqs(KSP))
 
 
 def with_line(data=KSP[:, 0], **fields):
     """A valid file with one more line."""
-    return lambda path: write(path, XML, [*cartesian_lines(KSP), line(data, **fields)])
+    return lambda path: write(path, XML, [*image_acqs(KSP), acquisition(data, **fields)])
 
 
 def with_lines(*lines, xml=XML):
@@ -172,21 +172,24 @@ CASES = {
     "NaN": (poisoned(np.nan), "not finite"),
     "infinity": (poisoned(np.inf), "not finite"),
     "overflow": (poisoned(1e30), "not finite"),
-    "NaN in the noise": (with_line(KSP[:, 0] * np.nan, flags=[19]), "line 24: it holds samples that are not finite"),
-    "channels change": (with_line(KSP[:2, 0]), "2 channels, line 0 has 3"),
-    "readout lengths change": (with_line(KSP[:, 0, 1:]), "15 samples, line 0 has 16"),
+    "NaN in the noise": (
+        with_line(KSP[:, 0] * np.nan, flags=[19]),
+        "acquisition 24: it holds",
+    ),
+    "channels change": (with_line(KSP[:2, 0]), "2 channels, acquisition 0 has 3"),
+    "readout lengths change": (with_line(KSP[:, 0, 1:]), "15 samples, acquisition 0 has 16"),
     "encoding step outside": (with_line(idx={"kspace_encode_step_1": 24}), "outside the matrix"),
-    "centre outside": (matrix(16, 24, centre_1=40), "outside the matrix"),
-    "centre far outside": (matrix(16, 24, centre_1=10**300), "centre of encoding step 1"),
-    "noise of 65535 channels": (edited(long_noise), "line 24: its header announces"),
+    "center outside": (matrix(16, 24, ky_center=40), "outside the matrix"),
+    "center far outside": (matrix(16, 24, ky_center=10**300), "center of kspace_encoding_step_1"),
+    "noise of 65535 channels": (edited(long_noise), "acquisition 24: its header announces"),
     "partition outside": (with_line(idx={"kspace_encode_step_2": 3}), "outside the matrix"),
-    "encoding missing": (with_lines(line(KSP[:, 0], encoding_space_ref=3)), "encoding 3"),
-    "payload too short": (edited(short_payload), "line 5: its header announces 96"),
-    "header too large": (edited(long_header), "line 5"),
+    "encoding missing": (with_lines(acquisition(KSP[:, 0], encoding_space_ref=3)), "encoding 3"),
+    "payload too short": (edited(short_payload), "acquisition 5: its header announces 96"),
+    "header too large": (edited(long_header), "acquisition 5"),
     "lines longer than the matrix": (matrix(8, 24), "16 samples, the encoded matrix 8"),
-    "nothing left of a line": (with_lines(line(KSP[:, 0], discard_pre=9, discard_post=9)), "discard_pre"),
-    "centre outside the line": (with_lines(line(KSP[:, 0], center_sample=500)), "center_sample"),
-    "no samples": (with_lines(line(np.zeros((3, 0)))), "no samples"),
+    "nothing left of a line": (with_lines(acquisition(KSP[:, 0], discard_pre=9, discard_post=9)), "discard_pre"),
+    "center outside the line": (with_lines(acquisition(KSP[:, 0], center_sample=500)), "center_sample"),
+    "no samples": (with_lines(acquisition(np.zeros((3, 0)))), "no samples"),
     "matrix 0": (matrix(0, 24), "matrix"),
     "matrix negative": (matrix(16, -256), "matrix"),
     "matrix 1e6": (matrix(10**6, 10**6), "matrix"),
@@ -196,14 +199,14 @@ CASES = {
     "recon matrix 50000": (matrix(16, 24, rm=(50000, 24, 1)), "recon matrix"),
     "field of view 0": (matrix(16, 24, rf=(0, 24, 1)), "field of view"),
     "field of view NaN": (matrix(16, 24, rf=("nan", 24, 1)), "not a number"),
-    "spiral without trajectory": (with_xml(header(encoding((16, 24, 1), trajectory="spiral"))), "no positions"),
-    "trajectory of one dimension": (with_lines(line(KSP[:, 0], traj=TRAJ[:, :1]), xml=RADIAL), "1 dimensions"),
-    "trajectory of four dimensions": (with_lines(line(KSP[:, 0], traj=TRAJ), xml=RADIAL), "4 dimensions"),
-    "trajectory of unknown unit": (with_lines(line(KSP[:, 0], traj=TRAJ[:, :2] * 100), xml=RADIAL), "neither"),
-    "trajectory NaN": (with_lines(line(KSP[:, 0], traj=TRAJ[:, :2] * np.nan), xml=RADIAL), "not finite"),
-    "only noise": (with_lines(line(KSP[:, 0], flags=[19])), "only noise"),
-    "only calibration": (with_lines(line(KSP[:, 0], flags=[20])), "only calibration"),
-    "all zero": (with_lines(*cartesian_lines(0 * KSP)), "zero"),
+    "spiral without trajectory": (with_xml(header(encoding((16, 24, 1), trajectory="spiral"))), "no trajectory"),
+    "trajectory of one dimension": (with_lines(acquisition(KSP[:, 0], traj=TRAJ[:, :1]), xml=RADIAL), "1 dimensions"),
+    "trajectory of four dimensions": (with_lines(acquisition(KSP[:, 0], traj=TRAJ), xml=RADIAL), "4 dimensions"),
+    "trajectory of unknown unit": (with_lines(acquisition(KSP[:, 0], traj=TRAJ[:, :2] * 100), xml=RADIAL), "neither"),
+    "trajectory NaN": (with_lines(acquisition(KSP[:, 0], traj=TRAJ[:, :2] * np.nan), xml=RADIAL), "not finite"),
+    "only noise": (with_lines(acquisition(KSP[:, 0], flags=[19])), "only noise"),
+    "only calibration": (with_lines(acquisition(KSP[:, 0], flags=[20])), "only calibration"),
+    "all zero": (with_lines(*image_acqs(0 * KSP)), "zero"),
 }
 
 

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import sigpy as sp
-from io_rawfile import cartesian_lines, coil_images, encoding, header, kspace, line, write
+from mrd_files import acquisition, coil_images, encoding, header, image_acqs, kspace, write
 
 from hggdp_plugin import io
 
@@ -18,7 +18,7 @@ def oversampled(images):
 
 @pytest.fixture
 def xml():
-    return header(encoding((32, 24, 1), (16, 24, 1), centre_1=12))
+    return header(encoding((32, 24, 1), (16, 24, 1), ky_center=12))
 
 
 def close(a, b):
@@ -27,7 +27,7 @@ def close(a, b):
 
 def test_fully_sampled(tmp_path, xml):
     images = coil_images(SHAPE)
-    raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(images))))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, image_acqs(oversampled(images))))
     assert raw.ksp.shape == (1, 1, 1, 1, 1, 3, 24, 16)
     assert raw.ksp.dtype == raw.calib.dtype == np.complex64
     close(raw.ksp[0, 0, 0, 0, 0], kspace(images))
@@ -45,7 +45,7 @@ def test_counters_span_the_axes(tmp_path, xml):
     for place in np.ndindex(2, 1, 2, 1, 3):
         images[place] = coil_images(SHAPE, seed=hash(place) % 1000)
         idx = dict(zip(axes, place, strict=True))
-        lines += cartesian_lines(oversampled(images[place]), idx=idx, rows=range(0, 24, 2), position=(0, 0, place[4]))
+        lines += image_acqs(oversampled(images[place]), idx=idx, rows=range(0, 24, 2), position=(0, 0, place[4]))
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
     assert raw.ksp.shape == (2, 1, 2, 1, 3, 3, 24, 16)
     for place, image in images.items():
@@ -53,21 +53,21 @@ def test_counters_span_the_axes(tmp_path, xml):
     assert not raw.ksp[..., 1::2, :].any()
     np.testing.assert_array_equal(raw.geometry.position, [[0, 0, 0], [0, 0, 1], [0, 0, 2]])
     np.testing.assert_array_equal(raw.acq_headers["idx"]["slice"][1, 0, 1, 0], [0, 1, 2])
-    np.testing.assert_array_equal(raw.acq_headers["idx"]["kspace_encode_step_1"], 12)  # the line nearest to the centre
+    np.testing.assert_array_equal(raw.acq_headers["idx"]["kspace_encode_step_1"], 12)  # the line nearest to the center
     assert raw.image_shape == (3, 24, 16)
 
 
 def test_counters_need_not_be_dense_and_frames_may_be_missing(tmp_path, xml, caplog):
     images = coil_images(SHAPE)
     lines = [
-        *cartesian_lines(oversampled(images), idx={"slice": 3, "repetition": 7}),
-        *cartesian_lines(oversampled(images), idx={"slice": 9, "repetition": 60000}, position=(1, 2, 3)),
+        *image_acqs(oversampled(images), idx={"slice": 3, "repetition": 7}),
+        *image_acqs(oversampled(images), idx={"slice": 9, "repetition": 60000}, position=(1, 2, 3)),
     ]
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
     assert raw.ksp.shape[:5] == (2, 1, 1, 1, 2)
     close(raw.ksp[1, 0, 0, 0, 1], kspace(images))
     assert not raw.ksp[0, 0, 0, 0, 1].any()
-    assert any("2 of 4 frames have no lines" in sentence for sentence in caplog.messages)
+    assert any("2 of 4 frames have no acquisitions" in message for message in caplog.messages)
     np.testing.assert_array_equal(raw.acq_headers["idx"]["slice"][0, 0, 0, 0], [3, 9])
     np.testing.assert_array_equal(raw.acq_headers["idx"]["repetition"][:, 0, 0, 0, 0], [7, 60000])
     np.testing.assert_array_equal(raw.geometry.position[1], [1, 2, 3])
@@ -76,16 +76,16 @@ def test_counters_need_not_be_dense_and_frames_may_be_missing(tmp_path, xml, cap
 def test_lines_of_no_image_are_left_out(tmp_path, xml, caplog):
     images = coil_images(SHAPE)
     ksp = oversampled(images)
-    lines = cartesian_lines(ksp)
+    lines = image_acqs(ksp)
     for bit in (23, 24, 26, 27, 28, 29, 30, 31):
-        lines += cartesian_lines(100 * ksp, flags=[bit])
+        lines += image_acqs(100 * ksp, flags=[bit])
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
     close(raw.ksp[0, 0, 0, 0, 0], kspace(images))
-    assert sum("24" in sentence and "left out" in sentence for sentence in caplog.messages) == 8
+    assert sum("24" in message and "left out" in message for message in caplog.messages) == 8
 
 
 def test_surface_coil_flag_on_every_line(tmp_path, xml):
-    raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(coil_images(SHAPE)), flags=[29])))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, image_acqs(oversampled(coil_images(SHAPE)), flags=[29])))
     assert raw.ksp.any()
 
 
@@ -93,28 +93,28 @@ def test_averages(tmp_path, xml, caplog):
     images = coil_images(SHAPE)
     ksp = oversampled(images)
     noise = np.random.default_rng(1).standard_normal((4, *ksp.shape)).astype(np.float32)
-    lines = [acq for i in range(4) for acq in cartesian_lines(ksp + noise[i], idx={"average": i})]
-    lines += cartesian_lines(ksp + noise[0], rows=[3], idx={"average": 4})
+    lines = [acq for i in range(4) for acq in image_acqs(ksp + noise[i], idx={"average": i})]
+    lines += image_acqs(ksp + noise[0], rows=[3], idx={"average": 4})
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
-    single = io.read_raw(write(tmp_path / "b.h5", xml, cartesian_lines(ksp + noise.mean(0))))
+    single = io.read_raw(write(tmp_path / "b.h5", xml, image_acqs(ksp + noise.mean(0))))
     keep = np.arange(24) != 3
     close(raw.ksp[..., keep, :], single.ksp[..., keep, :])
-    assert any("4 to 5 times" in sentence for sentence in caplog.messages)
+    assert any("4 to 5 times" in message for message in caplog.messages)
 
 
 def test_calibration_lines(tmp_path, xml):
     images = coil_images(SHAPE)
     ksp = oversampled(images)
     rows = set(range(0, 24, 4))
-    centre = set(range(8, 16))
-    lines = cartesian_lines(ksp, rows=sorted(rows - centre))
-    lines += cartesian_lines(ksp, rows=sorted(rows & centre), flags=[21])
-    lines += cartesian_lines(ksp, rows=sorted(centre - rows), flags=[20])
+    center = set(range(8, 16))
+    lines = image_acqs(ksp, rows=sorted(rows - center))
+    lines += image_acqs(ksp, rows=sorted(rows & center), flags=[21])
+    lines += image_acqs(ksp, rows=sorted(center - rows), flags=[20])
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
     expected = np.zeros((3, 24, 16), np.complex64)
     expected[:, sorted(rows)] = kspace(images)[:, sorted(rows)]
     close(raw.ksp[0, 0, 0, 0, 0], expected)
-    expected[:, sorted(centre)] = kspace(images)[:, sorted(centre)]
+    expected[:, sorted(center)] = kspace(images)[:, sorted(center)]
     close(raw.calib[0], expected)
     assert raw.calib_shape == (8 + 1, 16)  # row 16 was measured too
     assert raw.calib_width == 9
@@ -124,7 +124,7 @@ def test_calibration_gathers_interleaved_repetitions(tmp_path, xml):
     images = coil_images(SHAPE)
     lines = []
     for i in range(2):
-        lines += cartesian_lines(oversampled(images), rows=range(i, 24, 2), idx={"repetition": i})
+        lines += image_acqs(oversampled(images), rows=range(i, 24, 2), idx={"repetition": i})
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
     close(raw.calib[0], kspace(images))
     assert raw.calib_shape == SHAPE
@@ -132,8 +132,8 @@ def test_calibration_gathers_interleaved_repetitions(tmp_path, xml):
 
 def test_partial_fourier(tmp_path):
     ksp = kspace(coil_images(SHAPE))
-    lines = [line(ksp[:, row], idx={"kspace_encode_step_1": row - 7}) for row in range(7, 24)]
-    xml = header(encoding((16, 24, 1), centre_1=5))
+    lines = [acquisition(ksp[:, row], idx={"kspace_encode_step_1": row - 7}) for row in range(7, 24)]
+    xml = header(encoding((16, 24, 1), ky_center=5))
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
     close(raw.ksp[0, 0, 0, 0, 0, :, 7:], ksp[:, 7:])
     assert not raw.ksp[..., :7, :].any()
@@ -144,18 +144,18 @@ def test_missing_limits_and_recon_space(tmp_path, caplog):
     ksp = kspace(coil_images(SHAPE))
     xml = header(encoding((16, 24, 1)))
     xml = xml[: xml.index("<reconSpace>")] + xml[xml.index("</reconSpace>") + len("</reconSpace>") :]
-    raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(ksp)))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, image_acqs(ksp)))
     close(raw.ksp[0, 0, 0, 0, 0], ksp)
-    assert any("reconSpace" in sentence for sentence in caplog.messages)
+    assert any("reconSpace" in message for message in caplog.messages)
 
 
-@pytest.mark.parametrize("stored_centre", [8, 7])
-def test_reversed_lines(tmp_path, stored_centre):
+@pytest.mark.parametrize("stored_center", [8, 7])
+def test_reversed_lines(tmp_path, stored_center):
     ksp = kspace(coil_images(SHAPE))
-    lines = cartesian_lines(ksp, rows=range(0, 24, 2))
+    lines = image_acqs(ksp, rows=range(0, 24, 2))
     for row in range(1, 24, 2):
         idx = {"kspace_encode_step_1": row}
-        lines.append(line(ksp[:, row, ::-1], flags=[22], center_sample=stored_centre, idx=idx))
+        lines.append(acquisition(ksp[:, row, ::-1], flags=[22], center_sample=stored_center, idx=idx))
     raw = io.read_raw(write(tmp_path / "a.h5", header(encoding((16, 24, 1))), lines))
     close(raw.ksp[0, 0, 0, 0, 0], ksp)
 
@@ -168,9 +168,9 @@ def test_asymmetric_echo_with_discarded_samples(tmp_path, backwards):
         kept = ksp[:, row, 5:]
         data = np.full((3, 11 + 2 + 1), 1e3 + 0j)  # what lies in the discarded samples must not matter
         data[:, 2:-1] = kept[:, ::-1] if backwards else kept
-        centre = 2 + (10 - 3 if backwards else 3)
-        fields = {"discard_pre": 2, "discard_post": 1, "center_sample": centre, "flags": [22] if backwards else []}
-        lines.append(line(data, idx={"kspace_encode_step_1": row}, **fields))
+        center = 2 + (10 - 3 if backwards else 3)
+        fields = {"discard_pre": 2, "discard_post": 1, "center_sample": center, "flags": [22] if backwards else []}
+        lines.append(acquisition(data, idx={"kspace_encode_step_1": row}, **fields))
     raw = io.read_raw(write(tmp_path / "a.h5", header(encoding((16, 24, 1))), lines))
     close(raw.ksp[0, 0, 0, 0, 0, :, :, 5:], ksp[:, :, 5:])
     assert not raw.ksp[..., :5].any()
@@ -179,7 +179,7 @@ def test_asymmetric_echo_with_discarded_samples(tmp_path, backwards):
 def test_asymmetric_echo_with_oversampling(tmp_path, xml):
     images = coil_images(SHAPE)
     ksp = oversampled(images)
-    lines = [line(ksp[:, r, 9:], center_sample=7, idx={"kspace_encode_step_1": r}) for r in range(24)]
+    lines = [acquisition(ksp[:, r, 9:], center_sample=7, idx={"kspace_encode_step_1": r}) for r in range(24)]
     raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
     assert not raw.ksp[..., :5].any()  # position 5 of 16 is position 10 of 32
     error = np.abs(raw.ksp[0, 0, 0, 0, 0] - kspace(images)).max(axis=(0, 1)) / np.abs(kspace(images)).max()
@@ -189,16 +189,16 @@ def test_asymmetric_echo_with_oversampling(tmp_path, xml):
 
 def test_center_sample_not_set(tmp_path, xml, caplog):
     images = coil_images(SHAPE)
-    raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(images), center_sample=0)))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, image_acqs(oversampled(images), center_sample=0)))
     close(raw.ksp[0, 0, 0, 0, 0], kspace(images))
-    assert any("center_sample" in sentence for sentence in caplog.messages)
+    assert any("center_sample" in message for message in caplog.messages)
 
 
 def test_recon_matrix_larger_than_encoded_and_phase_oversampling(tmp_path):
     images = coil_images(SHAPE)
     big = sp.resize(images, (3, 36, 32))
     xml = header(encoding((32, 36, 1), (20, 30, 1), ef=(32, 36, 1), rf=(16, 24, 1)))
-    raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(kspace(big))))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, image_acqs(kspace(big))))
     assert raw.grid == (36, 16)
     assert raw.image_shape == (1, 30, 20)
     image = raw.to_image(sp.ifft(raw.ksp, axes=(-1, -2))[..., 0, :, :])
@@ -209,13 +209,13 @@ def test_recon_matrix_larger_than_encoded_and_phase_oversampling(tmp_path):
 def test_odd_sizes(tmp_path):
     images = coil_images((21, 15))
     big = sp.resize(images, (3, 21, 27))
-    xml = header(encoding((27, 21, 1), (15, 21, 1), centre_1=10))
-    raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(kspace(big))))
+    xml = header(encoding((27, 21, 1), (15, 21, 1), ky_center=10))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, image_acqs(kspace(big))))
     close(raw.ksp[0, 0, 0, 0, 0], kspace(images))
 
 
 def test_single_coil(tmp_path, xml):
-    raw = io.read_raw(write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(coil_images(SHAPE, coils=1)))))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, image_acqs(oversampled(coil_images(SHAPE, coils=1)))))
     assert raw.ksp.shape[5] == 1
 
 
@@ -223,17 +223,19 @@ def test_encoding_of_the_image_is_chosen(tmp_path, caplog):
     ksp = kspace(coil_images(SHAPE))
     xml = header(encoding((16, 24, 1)), encoding((64, 8, 1)))
     reference = np.ones((3, 64), np.complex64)
-    lines = [line(reference, flags=[20], encoding_space_ref=1, idx={"kspace_encode_step_1": i}) for i in range(8)]
-    raw = io.read_raw(write(tmp_path / "a.h5", xml, lines + cartesian_lines(ksp)))
+    lines = [
+        acquisition(reference, flags=[20], encoding_space_ref=1, idx={"kspace_encode_step_1": i}) for i in range(8)
+    ]
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, lines + image_acqs(ksp)))
     close(raw.ksp[0, 0, 0, 0, 0], ksp)
-    assert any("other encodings" in sentence for sentence in caplog.messages)
+    assert any("other encodings" in message for message in caplog.messages)
 
 
 def test_groups(tmp_path, xml):
     images = coil_images(SHAPE)
-    path = write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(images)), group="scan")
+    path = write(tmp_path / "a.h5", xml, image_acqs(oversampled(images)), group="scan")
     close(io.read_raw(path).ksp[0, 0, 0, 0, 0], kspace(images))
-    write(path, xml, cartesian_lines(2 * oversampled(images)), group="other")
+    write(path, xml, image_acqs(2 * oversampled(images)), group="other")
     with pytest.raises(io.InputError, match="--group"):
         io.read_raw(path)
     close(io.read_raw(path, "other").ksp[0, 0, 0, 0, 0], 2 * kspace(images))
@@ -242,7 +244,7 @@ def test_groups(tmp_path, xml):
 def test_aligned_headers(tmp_path, xml):
     """Some writers store headers with the compiler's padding: 352 bytes instead of 340."""
     images = coil_images(SHAPE)
-    path = write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(images)))
+    path = write(tmp_path / "a.h5", xml, image_acqs(oversampled(images)))
     with h5py.File(path, "a") as file:
         rows = file["dataset/data"][:]
         packed = rows.dtype["head"]
@@ -259,7 +261,7 @@ def test_aligned_headers(tmp_path, xml):
 
 def test_compressed_table(tmp_path, xml):
     images = coil_images(SHAPE)
-    path = write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(images)))
+    path = write(tmp_path / "a.h5", xml, image_acqs(oversampled(images)))
     with h5py.File(path, "a") as file:
         rows = file["dataset/data"][:]
         del file["dataset/data"]
@@ -269,7 +271,7 @@ def test_compressed_table(tmp_path, xml):
 
 def test_latest_file_format(tmp_path, xml):
     images = coil_images(SHAPE)
-    path = write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(images)))
+    path = write(tmp_path / "a.h5", xml, image_acqs(oversampled(images)))
     with h5py.File(path) as file, h5py.File(tmp_path / "b.h5", "w", libver="latest") as latest:
         latest.create_dataset("dataset/xml", data=[file["dataset/xml"][0]], dtype=h5py.string_dtype("utf-8"))
         latest.create_dataset("dataset/data", data=file["dataset/data"][:], maxshape=(None,), chunks=(7,))
@@ -277,7 +279,7 @@ def test_latest_file_format(tmp_path, xml):
 
 
 def test_reading_changes_nothing(tmp_path, xml):
-    path = write(tmp_path / "a.h5", xml, cartesian_lines(oversampled(coil_images(SHAPE))))
+    path = write(tmp_path / "a.h5", xml, image_acqs(oversampled(coil_images(SHAPE))))
     before = path.read_bytes()
     io.read_raw(path)
     assert path.read_bytes() == before

@@ -8,7 +8,7 @@ import os
 import h5py
 import numpy as np
 import pytest
-from io_rawfile import cartesian_lines, coil_images, encoding, header, kspace, line, write
+from mrd_files import acquisition, coil_images, encoding, header, image_acqs, kspace, write
 
 from hggdp_plugin import io
 
@@ -19,25 +19,25 @@ SHAPE = (12, 8)
 def cartesian(path):
     ksp = kspace(coil_images((12, 16), coils=2))
     rng = np.random.default_rng(0)
-    lines = [line(rng.standard_normal((2, 16, 2)) @ [1, 1j], flags=[19])]
-    lines += cartesian_lines(ksp, rows=range(4), flags=[20])
-    lines += cartesian_lines(ksp, rows=range(0, 12, 2)) + cartesian_lines(ksp, rows=range(0, 12, 2), idx={"slice": 1})
-    return write(path, header(encoding((16, 12, 1), (8, 12, 1), centre_1=6), bandwidth=0.8), lines)
+    lines = [acquisition(rng.standard_normal((2, 16, 2)) @ [1, 1j], flags=[19])]
+    lines += image_acqs(ksp, rows=range(4), flags=[20])
+    lines += image_acqs(ksp, rows=range(0, 12, 2)) + image_acqs(ksp, rows=range(0, 12, 2), idx={"slice": 1})
+    return write(path, header(encoding((16, 12, 1), (8, 12, 1), ky_center=6), bandwidth=0.8), lines)
 
 
 def volume(path):
     ksp = kspace(coil_images((4, 6, 8), coils=2))
     lines = [
-        line(ksp[:, z, y], idx={"kspace_encode_step_1": y, "kspace_encode_step_2": z})
+        acquisition(ksp[:, z, y], idx={"kspace_encode_step_1": y, "kspace_encode_step_2": z})
         for z, y in np.ndindex(ksp.shape[1:3])
     ]
-    return write(path, header(encoding((8, 6, 4), centre_1=3, centre_2=2)), lines)
+    return write(path, header(encoding((8, 6, 4), ky_center=3, kz_center=2)), lines)
 
 
 def radial(path):
     rng = np.random.default_rng(0)
     k = np.stack([np.linspace(-4, 4, 16)] * 2, axis=1).astype(np.float32)
-    lines = [line(rng.standard_normal((2, 16, 2)) @ [1, 1j], traj=k * [1, 0.1 * i]) for i in range(6)]
+    lines = [acquisition(rng.standard_normal((2, 16, 2)) @ [1, 1j], traj=k * [1, 0.1 * i]) for i in range(6)]
     return write(path, header(encoding((8, 8, 1), trajectory="radial")), lines)
 
 

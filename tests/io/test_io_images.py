@@ -11,7 +11,7 @@ import ismrmrd
 import numpy as np
 import pytest
 import sigpy as sp
-from io_rawfile import cartesian_lines, coil_images, encoding, header, kspace, line, write
+from mrd_files import acquisition, coil_images, encoding, header, image_acqs, kspace, write
 
 from hggdp_plugin import io
 
@@ -34,7 +34,7 @@ def stack(tmp_path):
         fields = {"position": tuple(np.array([10, -20, 30]) + 4 * s * axes[:, 2]), "acquisition_time_stamp": 100 + s}
         fields |= dict(zip(("read_dir", "phase_dir", "slice_dir"), map(tuple, axes.T), strict=True))
         idx = {"slice": s, "repetition": repetition}
-        lines += cartesian_lines(kspace(coil_images(SHAPE, coils=1, seed=s)), idx=idx, **fields)
+        lines += image_acqs(kspace(coil_images(SHAPE, coils=1, seed=s)), idx=idx, **fields)
     xml = header(encoding((16, 24, 1), ef=(32, 36, 3), rf=(32, 36, 3)))
     return io.read_raw(write(tmp_path / "raw.h5", xml, lines))
 
@@ -43,7 +43,7 @@ def stack(tmp_path):
 def volume(tmp_path):
     ksp = kspace(coil_images((4, 6, 8), coils=1))
     lines = [
-        line(ksp[:, z, y], idx={"kspace_encode_step_1": y, "kspace_encode_step_2": z}, position=(1, 2, 3))
+        acquisition(ksp[:, z, y], idx={"kspace_encode_step_1": y, "kspace_encode_step_2": z}, position=(1, 2, 3))
         for z, y in np.ndindex(4, 6)
     ]
     return io.read_raw(
@@ -144,7 +144,7 @@ def test_nifti_affine_without_geometry(tmp_path, damage, caplog):
     nibabel = pytest.importorskip("nibabel")
     fields = {"phase_dir": (0, 1, 0), "slice_dir": (0, 0, 1), "read_dir": (1, 0, 0)} | damage
     xml = header(encoding((16, 24, 1), ef=(32, 36, 3), rf=(32, 36, 3)))
-    raw = io.read_raw(write(tmp_path / "raw.h5", xml, cartesian_lines(kspace(coil_images(SHAPE, 1)), **fields)))
+    raw = io.read_raw(write(tmp_path / "raw.h5", xml, image_acqs(kspace(coil_images(SHAPE, 1)), **fields)))
     with caplog.at_level(logging.WARNING):
         io.write_image(tmp_path / "image.nii", reconstruct(raw), raw=raw)
     assert "affine" in caplog.text

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from io_rawfile import cartesian_lines, coil_images, encoding, header, kspace, line, write
+from mrd_files import acquisition, coil_images, encoding, header, image_acqs, kspace, write
 
 from hggdp_plugin import io
 
@@ -24,12 +24,12 @@ def measure(path, mixing, *, noise_dwell=5.0, dwell=5.0, bandwidth=1.0, ratio=1.
     """Image lines of noise, whose variance is ``ratio`` times that of the noise scan."""
     rng = np.random.default_rng(0)
     lines = [
-        line(mixing @ noise(rng, COILS, 128), flags=[19], sample_time_us=noise_dwell, center_sample=0)
+        acquisition(mixing @ noise(rng, COILS, 128), flags=[19], sample_time_us=noise_dwell, center_sample=0)
         for _ in range(40)
     ]
     for _ in range(averages):
         ksp = np.sqrt(ratio) * np.einsum("ij,jyx->iyx", mixing, noise(rng, COILS, 64, 64 * os)) + signal
-        lines += cartesian_lines(ksp, sample_time_us=dwell)
+        lines += image_acqs(ksp, sample_time_us=dwell)
     return write(path, header(encoding((64 * os, 64, 1), (64, 64, 1)), bandwidth=bandwidth), lines)
 
 
@@ -64,14 +64,14 @@ def test_dwell_time_and_bandwidth(tmp_path, mixing):
 def test_default_bandwidth(tmp_path, mixing, caplog):
     raw = io.read_raw(measure(tmp_path / "a.h5", mixing, bandwidth=None, ratio=1 / 0.793))
     assert_white(raw)
-    assert any("0.793" in sentence for sentence in caplog.messages)
+    assert any("0.793" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("dwell", [{"noise_dwell": 0.0}, {"dwell": 0.0}, {"noise_dwell": np.nan}])
 def test_unknown_dwell_time(tmp_path, mixing, dwell, caplog):
     raw = io.read_raw(measure(tmp_path / "a.h5", mixing, **dwell))
     assert_white(raw)
-    assert any("noise scale is 1" in sentence for sentence in caplog.messages)
+    assert any("noise scale is 1" in message for message in caplog.messages)
 
 
 def test_singular_covariance(tmp_path, mixing, caplog):
@@ -79,19 +79,22 @@ def test_singular_covariance(tmp_path, mixing, caplog):
     raw = io.read_raw(measure(tmp_path / "a.h5", mixing))
     assert not raw.whitened
     assert raw.noise_cov is not None
-    assert any("singular" in sentence for sentence in caplog.messages)
+    assert any("singular" in message for message in caplog.messages)
 
 
 def test_noise_scan_of_other_channels(tmp_path, caplog):
     ksp = kspace(coil_images((24, 16)))
-    lines = [line(np.ones((2, 64)), flags=[19]), *cartesian_lines(ksp)]
+    lines = [acquisition(np.ones((2, 64)), flags=[19]), *image_acqs(ksp)]
     raw = io.read_raw(write(tmp_path / "a.h5", header(encoding((16, 24, 1))), lines))
     assert not raw.whitened
     np.testing.assert_allclose(raw.ksp[0, 0, 0, 0, 0], ksp, atol=1e-5)
-    assert any("noise lines" in sentence and "left out" in sentence for sentence in caplog.messages)
+    assert any("noise acquisitions" in message and "left out" in message for message in caplog.messages)
 
 
 def test_too_short_noise_scan(tmp_path, mixing):
-    lines = [line(np.ones((COILS, 2)), flags=[19]), *cartesian_lines(kspace(coil_images((24, 16), COILS)))]
+    lines = [
+        acquisition(np.ones((COILS, 2)), flags=[19]),
+        *image_acqs(kspace(coil_images((24, 16), COILS))),
+    ]
     raw = io.read_raw(write(tmp_path / "a.h5", header(encoding((16, 24, 1))), lines))
     assert not raw.whitened

@@ -1,189 +1,144 @@
-"""Which acquisitions are image lines, calibration or noise, and which image frame each belongs to."""
+"""Sort acquisitions by purpose: image, calibration or noise."""
 
 import logging
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from hggdp_plugin.io.files import InputError
-from hggdp_plugin.io.mrd.hdf5 import Lines
+from hggdp_plugin.io.mrd._ismrmrd import constants
+from hggdp_plugin.io.mrd.acquisitions import Acquisitions
 from hggdp_plugin.io.mrd.header import Encoding, Header
 
 _logger = logging.getLogger(__name__)
 
-NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE, SURFACE_COIL = 19, 20, 21, 22, 29
-#: Flags of lines that belong to no image, and how a log line calls them.
+#: Flags of acquisitions that belong to no image, with their names in log lines.
 NOT_IMAGE = {
-    NOISE: "noise",
-    23: "navigation",
-    24: "phase correction",
-    26: "HP feedback",
-    27: "dummy",
-    28: "real-time feedback",
-    SURFACE_COIL: "surface-coil correction",
-    30: "phase stabilisation reference",
-    31: "phase stabilisation",
+    constants.ACQ_IS_NOISE_MEASUREMENT: "noise",
+    constants.ACQ_IS_NAVIGATION_DATA: "navigation",
+    constants.ACQ_IS_PHASECORR_DATA: "phase correction",
+    constants.ACQ_IS_HPFEEDBACK_DATA: "HP feedback",
+    constants.ACQ_IS_DUMMYSCAN_DATA: "dummy",
+    constants.ACQ_IS_RTFEEDBACK_DATA: "real-time feedback",
+    constants.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA: "surface-coil correction",
+    constants.ACQ_IS_PHASE_STABILIZATION_REFERENCE: "phase stabilization reference",
+    constants.ACQ_IS_PHASE_STABILIZATION: "phase stabilization",
 }
-#: The counters that span image frames, in the order of the axes of a k-space array.
-COUNTERS = ("repetition", "contrast", "phase", "set", "slice")
-
-
-def flagged(heads: np.ndarray, bit: int) -> np.ndarray:
-    """Tells which headers carry a flag, counted from 1 as the standard does."""
-    return (heads["flags"] >> np.uint64(bit - 1)) & np.uint64(1) == 1
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The lines of one encoding by purpose; each array is bool of shape (lines,)."""
+class Classes:
+    """The acquisitions of one encoding by purpose.
+
+    Attributes:
+        encoding (Encoding): The encoding of the image.
+        image (array): Image acquisitions, bool (acquisitions,). They agree in channels and samples.
+        calibration (array): Acquisitions for coil calibration, some of which may be image acquisitions too.
+        noise (array): Noise acquisitions.
+    """
 
     encoding: Encoding
     image: np.ndarray
-    calibration: np.ndarray  # flags 20 and 21
+    calibration: np.ndarray
     noise: np.ndarray
 
 
-def select(lines: Lines, header: Header) -> Selection:
-    """Sorts acquisitions by purpose and drops those that cannot be used together.
+def classify(acquisitions: Acquisitions, header: Header) -> Classes:
+    """Sort acquisitions by purpose and leave out those that cannot be used together.
 
     Args:
-        lines (Lines): all acquisitions.
-        header (Header): the XML header.
+        acquisitions (Acquisitions): All acquisitions.
+        header (Header): The XML header.
 
     Returns:
-        Selection: image lines all have one encoding, channel count and readout length.
+        Classes: One encoding, with at least one image acquisition.
 
     Raises:
-        InputError: no image line, or image lines that contradict each other.
+        InputError: If there is no image acquisition, or image acquisitions contradict each other.
     """
-    heads = lines.heads
-    noise = flagged(heads, NOISE)
-    other = np.any([flagged(heads, bit) for bit in NOT_IMAGE if bit != SURFACE_COIL], axis=0)
-    if (~other & ~flagged(heads, SURFACE_COIL)).any():  # some converters set this flag on every line of the image
-        other |= flagged(heads, SURFACE_COIL)
-    both = flagged(heads, CALIBRATION_AND_IMAGING)
-    image = ~other & (both | ~flagged(heads, CALIBRATION))
-    calibration = ~other & (both | flagged(heads, CALIBRATION))
+    flagged = acquisitions.flagged
+    noise = flagged(constants.ACQ_IS_NOISE_MEASUREMENT)
+    other = _not_image(acquisitions)
+    both = flagged(constants.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
+    calibration_only = flagged(constants.ACQ_IS_PARALLEL_CALIBRATION) & ~both
+    image = ~other & ~calibration_only
+    calibration = ~other & (both | calibration_only)
     if not image.any():
-        kinds = sorted({name for bit, name in NOT_IMAGE.items() if flagged(heads, bit).any()})
+        kinds = sorted({name for flag, name in NOT_IMAGE.items() if flagged(flag).any()})
         kinds += ["calibration"] if calibration.any() else []
         raise InputError(
-            f"{lines.where}/data",
-            f"there are no image lines, only {', '.join(kinds)} lines",
+            acquisitions.location,
+            f"there are no image acquisitions, only {', '.join(kinds)}",
             "give the file of the image measurement",
         )
-    for bit, name in NOT_IMAGE.items():
-        if bit != NOISE and (count := int((flagged(heads, bit) & other).sum())):
-            _logger.info(f"{count} {name} lines are left out.")
+    for flag, name in NOT_IMAGE.items():
+        if flag != constants.ACQ_IS_NOISE_MEASUREMENT and (count := int((flagged(flag) & other).sum())):
+            _logger.info("%d %s acquisitions are left out.", count, name)
 
-    encoding = _one_encoding(lines, header, image, calibration)
-    _agree(lines, image, "active_channels", "channels")
-    _agree(lines, image, "number_of_samples", "samples")
-    first = heads[image][0]
-    if first["active_channels"] == 0 or first["number_of_samples"] == 0:
-        raise InputError(f"{lines.where}/data", "the image lines hold no samples", "convert the raw data again")
-    like = (heads["active_channels"] == first["active_channels"]) & (
-        heads["number_of_samples"] == first["number_of_samples"]
+    number = int(acquisitions.headers["encoding_space_ref"][image].min())
+    encoding = _encoding(acquisitions, header, number, image)
+    image, calibration = _of_encoding(acquisitions, header, number, image, calibration)
+    _check_agreement(acquisitions, image, "active_channels", "channels")
+    _check_agreement(acquisitions, image, "number_of_samples", "samples")
+    return Classes(encoding, image, _matching(acquisitions, image, calibration), noise)
+
+
+def _not_image(acquisitions: Acquisitions) -> np.ndarray:
+    surface_coil = acquisitions.flagged(constants.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA)
+    flags = [flag for flag in NOT_IMAGE if flag != constants.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA]
+    other: np.ndarray = np.any([acquisitions.flagged(flag) for flag in flags], axis=0)
+    # Some converters set this flag on all image acquisitions.
+    return other | surface_coil if (~other & ~surface_coil).any() else other
+
+
+def _encoding(acquisitions: Acquisitions, header: Header, number: int, image: np.ndarray) -> Encoding:
+    if number < len(header.encodings):
+        return header.encodings[number]
+    raise InputError(
+        acquisitions.location_of(int(np.argmax(image & (acquisitions.headers["encoding_space_ref"] == number)))),
+        f"it refers to encoding {number}, the header has {len(header.encodings)}",
+        "correct encoding_space_ref or the header",
     )
-    if (calibration & ~like).any():
-        _logger.info(
-            f"{int((calibration & ~like).sum())} calibration lines of another size than the image's are left out."
-        )
-    return Selection(encoding, image, calibration & like, noise)
 
 
-def _one_encoding(lines: Lines, header: Header, image: np.ndarray, calibration: np.ndarray) -> Encoding:
-    """Keeps the first encoding that has image lines; clears the others from ``image`` and ``calibration``."""
-    spaces = lines.heads["encoding_space_ref"]
-    chosen = int(spaces[image].min())
-    if chosen >= len(header.encodings):
-        line = int(np.flatnonzero(image & (spaces == chosen))[0])
-        raise InputError(
-            f"{lines.where}/data line {line}",
-            f"it refers to encoding {chosen}, the header has {len(header.encodings)}",
-            "correct encoding_space_ref or the header",
-        )
-    encoding = header.encodings[chosen]
-    same = [i for i, other in enumerate(header.encodings) if other.encoded == encoding.encoded]
-    dropped = int((image & (spaces != chosen)).sum()) + int((calibration & ~image & ~np.isin(spaces, same)).sum())
+def _of_encoding(
+    acquisitions: Acquisitions, header: Header, number: int, image: np.ndarray, calibration: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image acquisitions of an encoding, and the calibration acquisitions on the same matrix."""
+    spaces = acquisitions.headers["encoding_space_ref"]
+    mine = spaces == number
+    alike = [i for i, other in enumerate(header.encodings) if other.encoded == header.encodings[number].encoded]
+    usable = np.isin(spaces, alike)
+    dropped = int((image & ~mine).sum()) + int((calibration & ~image & ~usable).sum())
     if dropped:
-        _logger.info(f"{dropped} lines of other encodings than number {chosen} are left out.")
-    calibration &= np.where(image, spaces == chosen, np.isin(spaces, same))
-    image &= spaces == chosen
-    return encoding
+        _logger.info("%d acquisitions of other encodings than number %d are left out.", dropped, number)
+    return image & mine, calibration & np.where(image, mine, usable)
 
 
-def _agree(lines: Lines, image: np.ndarray, field: str, what: str) -> None:
+def _check_agreement(acquisitions: Acquisitions, image: np.ndarray, field: str, unit: str) -> None:
     numbers = np.flatnonzero(image)
-    values = lines.heads[field][numbers]
+    values = acquisitions.headers[field][numbers]
+    if values[0] == 0:
+        raise InputError(acquisitions.location, "the image acquisitions hold no samples", "convert the raw data again")
     odd = np.flatnonzero(values != values[0])
     if odd.size:
         raise InputError(
-            f"{lines.where}/data line {numbers[odd[0]]}",
-            f"it has {values[odd[0]]} {what}, line {numbers[0]} has {values[0]}",
+            acquisitions.location_of(numbers[odd[0]]),
+            f"it has {values[odd[0]]} {unit}, acquisition {numbers[0]} has {values[0]}",
             "convert one kind of readout per file",
         )
 
 
-@dataclass(frozen=True)
-class Frames:
-    """The image frames of a measurement: the counters that occur, and every line's place among them.
-
-    Attributes:
-        values (tuple of array): for each of ``COUNTERS`` the values that occur, sorted.
-        number (array): flat frame number of each line, shape (lines,); -1 where a line belongs to no frame.
-    """
-
-    values: tuple[np.ndarray, ...]
-    number: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of (repetition, contrast, phase, set, slice)."""
-        return tuple(len(v) for v in self.values)
-
-
-def find_frames(heads: np.ndarray, image: np.ndarray) -> Frames:
-    """Numbers the frames that the image lines make up.
-
-    Args:
-        heads (array): acquisition headers, shape (lines,).
-        image (array): bool, shape (lines,).
-
-    Returns:
-        Frames: with as many places on each axis as its counter takes values.
-    """
-    values = tuple(np.unique(heads["idx"][name][image]) for name in COUNTERS)
-    places = [np.searchsorted(v, heads["idx"][name][image]) for v, name in zip(values, COUNTERS, strict=True)]
-    number = np.full(len(heads), -1, np.int64)
-    shape = tuple(len(v) for v in values)
-    if math.prod(shape) < 2**62:  # a nonsense shape is refused when its array is asked for
-        number[image] = np.ravel_multi_index(places, shape)
-    return Frames(values, number)
-
-
-def central_heads(heads: np.ndarray, frames: Frames, distance: np.ndarray) -> np.ndarray:
-    """Picks the header of the line nearest to the k-space centre in each frame.
-
-    Args:
-        heads (array): acquisition headers, shape (lines,).
-        frames (Frames): the frames.
-        distance (array): distance of each line from the k-space centre, shape (lines,).
-
-    Returns:
-        array: headers of shape (repetition, contrast, phase, set, slice). A frame without lines gets the header of
-        another frame of the same slice, with its own counters.
-    """
-    order = np.lexsort((distance, frames.number))
-    order = order[frames.number[order] >= 0]
-    present, first = np.unique(frames.number[order], return_index=True)
-    slices = present % frames.shape[-1]
-    nearest = np.empty(int(np.prod(frames.shape)), np.int64)
-    __, example = np.unique(slices, return_index=True)
-    nearest[:] = np.resize(order[first[example]], nearest.shape)  # the slice axis is the last
-    nearest[present] = order[first]
-    centre = heads[nearest].reshape(frames.shape)
-    for axis, (name, values) in enumerate(zip(COUNTERS, frames.values, strict=True)):
-        centre["idx"][name] = np.expand_dims(values, tuple(i for i in range(5) if i != axis))
-    return centre
+def _matching(acquisitions: Acquisitions, image: np.ndarray, calibration: np.ndarray) -> np.ndarray:
+    """Return the calibration acquisitions with as many channels and samples as the image acquisitions."""
+    headers = acquisitions.headers
+    first = headers[image][0]
+    alike = (headers["active_channels"] == first["active_channels"]) & (
+        headers["number_of_samples"] == first["number_of_samples"]
+    )
+    if (calibration & ~alike).any():
+        _logger.info(
+            "%d calibration acquisitions of another size than the image's are left out.",
+            int((calibration & ~alike).sum()),
+        )
+    return calibration & alike

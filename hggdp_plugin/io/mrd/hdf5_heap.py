@@ -1,7 +1,7 @@
 """The rows of an HDF5 table as they lie in the file, without their variable-length payload.
 
 HDF5 fetches the payload of a row even if only other fields are asked for, allocates whatever length a damaged row
-gives, and loops for ever in some damaged heaps. All this is avoided by looking at the stored bytes first.
+gives, and loops forever in some damaged heaps. Looking at the stored bytes first avoids all of this.
 """
 
 import math
@@ -9,29 +9,29 @@ import math
 import h5py
 import numpy as np
 
-#: Global heaps, where fields of variable length lie: the head of a heap, and of each object in it.
+#: Global heaps hold the fields of variable length: the header of a heap, and of each object in it.
 _HEAP = np.dtype([("magic", "S4"), ("version", "u1"), ("reserved", "V3"), ("size", "<u8")])
 _OBJECT = np.dtype([("index", "<u2"), ("count", "<u2"), ("reserved", "V4"), ("size", "<u8")])
-#: What a row holds in place of a variable-length field: its length, and where it lies in the file.
+#: What a row holds instead of a variable-length field: its length, and its address in the file.
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 
 
 def stored_rows(table: h5py.Dataset) -> np.ndarray | None:
-    """Reads the bytes of a one-dimensional compound data set.
+    """Read the bytes of a one-dimensional compound data set.
 
     Args:
-        table (Dataset): of a compound type, some members of which have variable length.
+        table (Dataset): Data set of a compound type, some members of which have variable length.
 
     Returns:
-        array or None: structured, shape (rows,); a variable-length member gives its ``length`` (and its place). None
-        if the rows are stored in a way that needs the HDF5 library, such as compressed.
+        array or None: Structured array (rows,); a variable-length member has a ``length`` (and its address). None if
+        the rows are stored in a way that needs the HDF5 library, such as compressed.
 
     Raises:
-        ValueError: a heap that the rows refer to is damaged.
+        ValueError: If a heap that the rows refer to is damaged.
     """
     stored = table.dtype
     fields = {name: (dtype, offset) for name, (dtype, offset, *__) in stored.fields.items()}
-    lists = [name for name, (dtype, __) in fields.items() if h5py.check_vlen_dtype(dtype) is not None]
+    lists = [name for name, (dtype, _) in fields.items() if h5py.check_vlen_dtype(dtype) is not None]
     kind = table.id.get_type()
     sizes = {kind.get_member_name(i).decode(): kind.get_member_type(i).get_size() for i in range(kind.get_nmembers())}
     if not _is_plain(table) or any(sizes[name] != _REFERENCE.itemsize for name in lists):
@@ -39,17 +39,17 @@ def stored_rows(table: h5py.Dataset) -> np.ndarray | None:
     row = np.dtype(
         {
             "names": list(fields),
-            "formats": [_REFERENCE if name in lists else dtype for name, (dtype, __) in fields.items()],
+            "formats": [_REFERENCE if name in lists else dtype for name, (dtype, _) in fields.items()],
             "offsets": [offset for __, offset in fields.values()],
             "itemsize": kind.get_size(),
         }
     )
     rows = np.zeros(table.size, row)
     content = np.memmap(table.file.filename, np.uint8, mode="r")
-    for first, place in _pieces(table):
+    for first, offset in _pieces(table):
         count = min(math.prod(table.chunks or table.shape), len(rows) - first)
-        piece = content[place : place + count * row.itemsize]
-        if len(piece) == count * row.itemsize:  # else HDF5 will say what it thinks of an address beyond the file
+        piece = content[offset : offset + count * row.itemsize]
+        if len(piece) == count * row.itemsize:  # otherwise h5py raises for an address past the end of the file
             rows[first : first + count] = piece.view(row)
     for name in lists:
         _check_heaps(content, rows[name])
@@ -57,64 +57,64 @@ def stored_rows(table: h5py.Dataset) -> np.ndarray | None:
 
 
 def stored_length(text: h5py.Dataset) -> int | None:
-    """Looks up the length of a text of variable length, without reading it.
+    """Look up the length of a text of variable length, without reading it.
 
     Args:
-        text (Dataset): with a single element.
+        text (Dataset): Data set with a single element.
 
     Returns:
-        int or None: its bytes; None if it is stored in another way.
+        int or None: Number of bytes; None if the text is stored in another way.
 
     Raises:
-        ValueError: the heap it lies in is damaged.
+        ValueError: If the heap that holds it is damaged.
     """
     kind = h5py.check_string_dtype(text.dtype)
     if kind is None or kind.length is not None or not _is_plain(text):
         return None
     content = np.memmap(text.file.filename, np.uint8, mode="r")
-    references = _gather(content, np.array([place for __, place in _pieces(text)], np.int64), _REFERENCE)
+    references = _gather(content, np.array([offset for _, offset in _pieces(text)], np.int64), _REFERENCE)
     _check_heaps(content, references)
     return int(references["length"].max(initial=0))
 
 
-def _gather(content: np.ndarray, places: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Copies one structure from each place of the file."""
-    if len(places) and places.max() > len(content) - dtype.itemsize:
+def _gather(content: np.ndarray, offsets: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Copy one structure from each offset of the file."""
+    if len(offsets) and offsets.max() > len(content) - dtype.itemsize:
         raise ValueError("an address lies beyond the end of the file")
-    return content[places[:, None] + np.arange(dtype.itemsize)].view(dtype)[:, 0]
+    return content[offsets[:, None] + np.arange(dtype.itemsize)].view(dtype)[:, 0]
 
 
 def _check_heaps(content: np.ndarray, references: np.ndarray) -> None:
-    """Walks through the objects of the heaps referred to; each must begin inside its heap, after the one before."""
+    """Walk through the objects of the heaps: each must begin inside its heap, after the one before."""
     address = np.unique(references["address"][references["length"] > 0])
     if len(address) and address[-1] > len(content):
         raise ValueError("a heap lies beyond the end of the file")
-    place = address.astype(np.int64)
-    heap = _gather(content, place, _HEAP)
+    offset = address.astype(np.int64)
+    heap = _gather(content, offset, _HEAP)
     if (heap["magic"] != b"GCOL").any() or (heap["size"] > np.uint64(len(content))).any():
         raise ValueError("a heap is damaged")
-    end, place = place + heap["size"].astype(np.int64), place + _HEAP.itemsize
-    while (inside := place + _OBJECT.itemsize <= end).any():
-        end, place = end[inside], place[inside]
-        item = _gather(content, place, _OBJECT)
+    end, offset = offset + heap["size"].astype(np.int64), offset + _HEAP.itemsize
+    while (inside := offset + _OBJECT.itemsize <= end).any():
+        end, offset = end[inside], offset[inside]
+        item = _gather(content, offset, _OBJECT)
         if (item["size"] > np.uint64(len(content))).any():
             raise ValueError("an object in a heap is too large")
         size = item["size"].astype(np.int64)
         size = np.where(item["index"] == 0, size, _OBJECT.itemsize + (size + 7) // 8 * 8)  # number 0 is free space
         if (size < _OBJECT.itemsize).any():
             raise ValueError("an object in a heap is too small")
-        place = place + size
+        offset = offset + size
 
 
 def _is_plain(dataset: h5py.Dataset) -> bool:
-    """Whether a data set's bytes lie in its own file, unfiltered."""
+    """Return whether the bytes of a data set lie in its own file, unfiltered."""
     plan = dataset.id.get_create_plist()
     placed = plan.get_layout() == h5py.h5d.CHUNKED or dataset.id.get_offset() is not None
     return placed and not (plan.get_nfilters() or plan.get_external_count() or dataset.file.userblock_size)
 
 
 def _pieces(dataset: h5py.Dataset) -> list[tuple[int, int]]:
-    """First row and place in the file of each piece of contiguous rows."""
+    """Return the first row and the file offset of each piece of contiguous rows."""
     if dataset.chunks is None:
         return [(0, dataset.id.get_offset())]
     pieces: list[tuple[int, int]] = []

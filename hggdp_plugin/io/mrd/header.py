@@ -7,30 +7,49 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from hggdp_plugin.io.files import InputError
+from hggdp_plugin.io.raw import MAX_MATRIX, Shape3, Size3
 
 _logger = logging.getLogger(__name__)
 
-#: Counters are 16 bit, so no matrix of a readable file is larger.
-MAX_MATRIX = 65535
+#: Largest field of view that is believed, in mm.
+MAX_FOV = 1e5
+#: Largest ratio of recon matrix to encoded matrix that is believed.
+MAX_ZOOM = 8
+#: Range of relative receiver noise bandwidths that are believed.
+BANDWIDTH_RANGE = (0.1, 10.0)
 
 
 @dataclass(frozen=True)
 class Space:
-    """Matrix and field of view of an encoding or image space, both in the order (x, y, z)."""
+    """Matrix and field of view of an encoding or image space."""
 
-    matrix: tuple[int, int, int]
-    fov: tuple[float, float, float]  # mm
+    matrix: Shape3
+    fov: Size3
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """One ``<encoding>``: the trajectory's name in lower case, the spaces and the centres of the encoding steps."""
+    """One ``<encoding>`` of the header.
+
+    Attributes:
+        trajectory (str): Name of the trajectory, in lower case.
+        encoded (Space): What is measured, oversampling included.
+        recon (Space): The final image.
+        ky_center (int or None): ``kspace_encode_step_1`` at the k-space center; None if the header has no limits.
+        kz_center (int or None): ``kspace_encode_step_2`` at the k-space center.
+    """
 
     trajectory: str
     encoded: Space
     recon: Space
-    centre_1: int | None  # kspace_encode_step_1 at the k-space centre; None where the header has no limits
-    centre_2: int | None
+    ky_center: int | None
+    kz_center: int | None
+
+    @property
+    def fov_shape(self) -> Shape3:
+        """Voxels in the field of view of the image, at the measured resolution: the oversampling is cropped."""
+        matrix, encoded, recon = self.encoded.matrix, self.encoded.fov, self.recon.fov
+        return Shape3(*(max(1, round(n * r / e)) for n, r, e in zip(matrix, recon, encoded, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -38,8 +57,8 @@ class Header:
     """What the XML header says.
 
     Attributes:
-        xml (str): the header as it stands in the file.
-        encodings (tuple of Encoding): in file order; an acquisition's ``encoding_space_ref`` counts them.
+        xml (str): The header as it stands in the file.
+        encodings (tuple of Encoding): In file order; ``encoding_space_ref`` of an acquisition counts them.
         noise_bandwidth (float or None): ``relativeReceiverNoiseBandwidth``.
     """
 
@@ -49,26 +68,26 @@ class Header:
 
 
 class _Builder(ET.TreeBuilder):
-    """Builds the tree, but takes no document type: that is where entities, and bombs made of them, are declared."""
+    """Build the tree, but refuse a document type: that is where entities, and bombs made of them, are declared."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
         raise ValueError("it has a DOCTYPE (entity declarations), which no MRD header needs")
 
 
-def parse_header(xml: bytes, where: str) -> Header:
-    """Parses an ISMRMRD XML header, without expanding any entity.
+def parse_header(xml: bytes, source: str) -> Header:
+    """Parse an ISMRMRD XML header, without expanding any entity.
 
     Args:
-        xml (bytes): the document.
-        where (str): file and group, for messages.
+        xml (bytes): The document.
+        source (str): File and group, for messages.
 
     Returns:
-        Header: matrices, fields of view, trajectories and limits.
+        Header: Matrices, fields of view, trajectories and limits.
 
     Raises:
-        InputError: the XML is broken or unsafe, or lacks a valid encoding.
+        InputError: If the XML is broken or unsafe, or lacks a valid encoding.
     """
-    where = f"{where}/xml"
+    where = f"{source}/xml"
     parser = ET.XMLParser(target=_Builder())
     try:
         parser.feed(xml)
@@ -83,8 +102,8 @@ def parse_header(xml: bytes, where: str) -> Header:
     if not encodings:
         raise InputError(where, "the header has no <encoding>", "convert the raw data again")
     bandwidth = _number(root, "acquisitionSystemInformation/relativeReceiverNoiseBandwidth", where)
-    if bandwidth is not None and not 0.1 < bandwidth < 10:
-        _logger.warning(f"The receiver's noise bandwidth of {bandwidth:g} in the header is not plausible.")
+    if bandwidth is not None and not BANDWIDTH_RANGE[0] < bandwidth < BANDWIDTH_RANGE[1]:
+        _logger.warning("The receiver noise bandwidth of %g in the header is not plausible: ignored.", bandwidth)
         bandwidth = None
     return Header(xml.decode("utf-8", errors="replace"), encodings, bandwidth)
 
@@ -95,48 +114,50 @@ def _encoding(node: ET.Element, where: str) -> Encoding:
         raise InputError(where, "there is no <encodedSpace>", "add the encoded matrix and field of view")
     recon = _space(node.find("reconSpace"), f"{where} reconSpace")
     if recon is None:
-        _logger.warning("The header has no reconSpace: the encoded matrix is taken.")
+        _logger.warning("The header has no reconSpace: the encoded matrix is used.")
         recon = encoded
-    if max(recon.matrix) > 8 * max(encoded.matrix):
+    if max(recon.matrix) > MAX_ZOOM * max(encoded.matrix):
         raise InputError(
             where,
-            f"the recon matrix {recon.matrix} is far beyond the encoded one {encoded.matrix}",
+            f"the recon matrix {recon.matrix[::-1]} is far beyond the encoded one {encoded.matrix[::-1]}",
             "correct the matrix sizes",
         )
     trajectory = (node.findtext("trajectory") or "").strip().lower()
     limits = node.find("encodingLimits")
-    centres = []
-    for step in ("1", "2"):
-        limit = None if limits is None else limits.find(f"kspace_encoding_step_{step}")
-        centre = None if limit is None else _number(limit, "center", f"{where} kspace_encoding_step_{step}")
-        if centre is not None and abs(centre) > MAX_MATRIX:
-            raise InputError(where, f"the centre of encoding step {step} is {centre:g}", "correct the encoding limits")
-        centres.append(None if centre is None else int(centre))
-    return Encoding(trajectory, encoded, recon, *centres)
+    centers = [_center(limits, step, where) for step in ("kspace_encoding_step_1", "kspace_encoding_step_2")]
+    return Encoding(trajectory, encoded, recon, *centers)
+
+
+def _center(limits: ET.Element | None, step: str, where: str) -> int | None:
+    limit = None if limits is None else limits.find(step)
+    center = None if limit is None else _number(limit, "center", f"{where} {step}")
+    if center is not None and abs(center) > MAX_MATRIX:
+        raise InputError(where, f"the center of {step} is {center:g}", "correct the encoding limits")
+    return None if center is None else int(center)
 
 
 def _space(node: ET.Element | None, where: str) -> Space | None:
     if node is None:
         return None
-    matrix = tuple(_number(node, f"matrixSize/{axis}", where) for axis in "xyz")
-    fov = tuple(_number(node, f"fieldOfView_mm/{axis}", where) for axis in "xyz")
+    matrix = [_number(node, f"matrixSize/{axis}", where) for axis in "xyz"]
+    fov = [_number(node, f"fieldOfView_mm/{axis}", where) for axis in "xyz"]
     if any(n is None or not 1 <= n <= MAX_MATRIX or n != int(n) for n in matrix):
         raise InputError(
             where,
             f"the matrix {_show(matrix)} is not three whole numbers from 1 to {MAX_MATRIX}",
             "correct the matrix size",
         )
-    if any(f is None or not 0 < f < 1e5 for f in fov[:2]):
+    if any(f is None or not 0 < f < MAX_FOV for f in fov[:2]):
         raise InputError(where, f"the field of view {_show(fov)} mm is not positive", "correct the field of view")
     thickness = fov[2]
-    if thickness is None or not 0 < thickness < 1e5:
-        _logger.warning(f"The field of view along z is {thickness}: 1 mm is taken.")
+    if thickness is None or not 0 < thickness < MAX_FOV:
+        _logger.warning("The field of view along z is %s in the header: 1 mm is used.", thickness)
         thickness = 1.0
     nx, ny, nz = (int(n or 0) for n in matrix)
-    return Space((nx, ny, nz), (float(fov[0] or 0), float(fov[1] or 0), thickness))
+    return Space(Shape3(nz, ny, nx), Size3(thickness, float(fov[1] or 0), float(fov[0] or 0)))
 
 
-def _show(values: tuple[float | None, ...]) -> str:
+def _show(values: list[float | None]) -> str:
     return " x ".join("missing" if v is None else f"{v:g}" for v in values)
 
 

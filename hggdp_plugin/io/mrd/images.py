@@ -1,159 +1,188 @@
-"""MRD (ISMRMRD) image files."""
+"""MRD (ISMRMRD) image files and image series."""
 
-import os
-import warnings
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from hggdp_plugin.io.files import InputError, hdf5_file
-from hggdp_plugin.io.mrd.classify import COUNTERS
+from hggdp_plugin._typing import PathLike
+from hggdp_plugin.io.files import InputError, check_input
+from hggdp_plugin.io.mrd._ismrmrd import constants, image_header_dtype, ismrmrd
+from hggdp_plugin.io.mrd.frames import COUNTERS
+from hggdp_plugin.io.mrd.hdf5 import hdf5_file
 from hggdp_plugin.io.raw import RawData
 
-with warnings.catch_warnings():  # the package resets the interpreter's warning filters when it is imported
-    from ismrmrd import constants
-    from ismrmrd.hdf5 import image_header_dtype
-    from ismrmrd.image import Image
-    from ismrmrd.meta import Meta
-
-#: Largest grey value of images that are sent to a scanner: 12 bits, as in its DICOM images.
-MAX_GREY = 4095
-#: Upper end of the grey scale, percentile of the magnitude.
+#: Largest gray value of images that are sent to a scanner: 12 bits, as in its DICOM images.
+MAX_GRAY = 4095
+#: Upper end of the gray scale, as a percentile of the magnitude.
 WINDOW_PERCENTILE = 99.8
 
-_COMPLEX = np.dtype([("real", "<f4"), ("imag", "<f4")])  # the names that the standard's other readers expect
-_COPIED = ("version", "measurement_uid", "patient_table_position", "acquisition_time_stamp", "physiology_time_stamp",
-           "user_int", "user_float")  # fmt: skip
+_COMPLEX = np.dtype([("real", "<f4"), ("imag", "<f4")])  # the names that other readers of the standard expect
+_COPIED_FIELDS = (
+    "version",
+    "measurement_uid",
+    "patient_table_position",
+    "acquisition_time_stamp",
+    "physiology_time_stamp",
+    "user_int",
+    "user_float",
+    "position",
+    "read_dir",
+    "phase_dir",
+    "slice_dir",
+)
 
 
 def image_headers(image: np.ndarray, raw: RawData | None) -> np.ndarray:
-    """Makes the headers of the MRD images that an array is split into.
+    """Make the headers of the MRD images that an array is split into.
 
     Args:
-        image (array): (repetition, contrast, phase, set, slice, y, x), float32 or complex64.
-        raw (RawData or None): the measurement that the image was made of; None gives voxels of 1 mm.
+        image (array): Image (repetition, contrast, phase, set, slice, y, x), float32 or complex64.
+        raw (RawData or None): The measurement that the image was made of. None gives voxels of 1 mm.
 
     Returns:
-        array: headers (repetition, contrast, phase, set, image), one image per slice, or per volume in 3D.
+        array: Headers (repetition, contrast, phase, set, image), one image per slice, or per volume in 3D.
     """
     z, y, x = image.shape[-3:]
     depth = 1 if raw is None or not raw.is_3d else z // raw.acq_headers.shape[-1]
-    heads = np.zeros((*image.shape[:4], z // depth), image_header_dtype)
-    heads["version"] = 1
+    headers = np.zeros((*image.shape[:4], z // depth), image_header_dtype)
+    headers["version"] = 1
     if raw is None:
-        heads["field_of_view"] = x, y, 1
-        heads["read_dir"], heads["phase_dir"], heads["slice_dir"] = np.eye(3)
-        heads["position"][..., 2] = np.arange(z)
+        headers["field_of_view"] = x, y, 1
+        headers["read_dir"], headers["phase_dir"], headers["slice_dir"] = np.eye(3)
+        headers["position"][..., 2] = np.arange(z)
         for axis, name in enumerate(COUNTERS):
-            heads[name] = np.indices(heads.shape)[axis]
+            headers[name] = np.indices(headers.shape)[axis]
     else:
-        for name in (*_COPIED, "position", "read_dir", "phase_dir", "slice_dir"):
-            heads[name] = raw.acq_headers[name]
+        for name in _COPIED_FIELDS:
+            headers[name] = raw.acq_headers[name]
         for name in (*COUNTERS, "average"):
-            heads[name] = raw.acq_headers["idx"][name]
-        heads["field_of_view"] = raw.fov[::-1]
-    heads["data_type"] = constants.DATATYPE_CXFLOAT if np.iscomplexobj(image) else constants.DATATYPE_FLOAT
-    heads["image_type"] = constants.IMTYPE_COMPLEX if np.iscomplexobj(image) else constants.IMTYPE_MAGNITUDE
-    heads["matrix_size"] = x, y, depth
-    heads["channels"] = 1
-    heads["image_index"] = np.arange(1, heads.size + 1).reshape(heads.shape)
-    return heads
+            headers[name] = raw.acq_headers["idx"][name]
+        headers["field_of_view"] = raw.fov.x, raw.fov.y, raw.fov.z
+    is_complex = np.iscomplexobj(image)
+    headers["data_type"] = constants.DATATYPE_CXFLOAT if is_complex else constants.DATATYPE_FLOAT
+    headers["image_type"] = constants.IMTYPE_COMPLEX if is_complex else constants.IMTYPE_MAGNITUDE
+    headers["matrix_size"] = x, y, depth
+    headers["channels"] = 1
+    headers["image_index"] = np.arange(1, headers.size + 1).reshape(headers.shape)
+    return headers
 
 
-def image_meta(head: np.ndarray, window: tuple[float, float], history: str) -> str:
-    """Makes the meta attributes (XML) of one MRD image.
+def image_meta(header: np.ndarray, window: tuple[float, float], history: str) -> str:
+    """Make the meta attributes (XML) of one MRD image.
 
     Args:
-        head (array): its header.
-        window (tuple): lower and upper end of the grey scale.
-        history (str): how it was made.
+        header (array): Its header.
+        window (tuple of float): Lower and upper end of the gray scale.
+        history (str): How it was made.
 
     Returns:
-        str: the XML text.
+        str: The XML text.
     """
-    meta = Meta(
+    meta = ismrmrd.Meta(
         DataRole="Image",
         ImageProcessingHistory=history,
         WindowCenter=f"{(window[0] + window[1]) / 2:.6g}",
         WindowWidth=f"{window[1] - window[0]:.6g}",
-        ImageRowDir=[f"{v:.18g}" for v in head["read_dir"]],
-        ImageColumnDir=[f"{v:.18g}" for v in head["phase_dir"]],
+        ImageRowDir=[f"{v:.18g}" for v in header["read_dir"]],
+        ImageColumnDir=[f"{v:.18g}" for v in header["phase_dir"]],
     )
     return str(meta.serialize())
 
 
-def mrd_images(image: np.ndarray, raw: RawData, history: str) -> list[Image]:
-    """Makes MRD image objects for sending: magnitudes in 16-bit integers, the brightest voxel :data:`MAX_GREY`.
+def mrd_images(image: np.ndarray, raw: RawData, history: str) -> list["ismrmrd.Image"]:
+    """Make MRD images for sending: magnitudes as 16-bit integers, the brightest voxel :data:`MAX_GRAY`.
 
     Args:
-        image (array): (repetition, contrast, phase, set, slice, y, x).
-        raw (RawData): the measurement that the image was made of.
-        history (str): how the image was made.
+        image (array): Image (repetition, contrast, phase, set, slice, y, x).
+        raw (RawData): The measurement that the image was made of.
+        history (str): How the image was made.
 
     Returns:
-        list of ismrmrd.Image: one per slice, or per volume in 3D, with data (1, z, y, x).
+        list of ismrmrd.Image: One per slice, or per volume in 3D, with data (1, z, y, x).
     """
     magnitude = np.abs(image)
-    grey = np.rint(magnitude * (MAX_GREY / (magnitude.max() or 1))).astype(np.int16)
-    window = (0.0, float(np.percentile(grey, WINDOW_PERCENTILE)))
-    heads = image_headers(grey, raw).reshape(-1)
-    data = grey.reshape(len(heads), 1, -1, *grey.shape[-2:])
+    gray = np.rint(magnitude * (MAX_GRAY / (magnitude.max() or 1))).astype(np.int16)
+    window = (0.0, float(np.percentile(gray, WINDOW_PERCENTILE)))
+    headers = image_headers(gray, raw).reshape(-1)
+    data = gray.reshape(len(headers), 1, -1, *gray.shape[-2:])
     return [
-        Image(head.tobytes(), image_meta(head, window, history), data=values)
-        for head, values in zip(heads, data, strict=True)
+        ismrmrd.Image(header.tobytes(), image_meta(header, window, history), data=values)
+        for header, values in zip(headers, data, strict=True)
     ]
 
 
 def write_mrd_images(
     path: Path, image: np.ndarray, raw: RawData | None, window: tuple[float, float], history: str
 ) -> None:
-    """Writes an MRD image file: ``/dataset/image_0`` with data (n, channel, z, y, x), headers and attributes.
+    """Write an MRD image file: ``/dataset/image_0`` with data (n, channel, z, y, x), headers and attributes.
 
     Args:
         path (Path): HDF5 file.
-        image (array): (repetition, contrast, phase, set, slice, y, x), float32 or complex64.
-        raw (RawData or None): the measurement that the image was made of.
-        window (tuple): lower and upper end of the grey scale.
-        history (str): how the image was made.
+        image (array): Image (repetition, contrast, phase, set, slice, y, x), float32 or complex64.
+        raw (RawData or None): The measurement that the image was made of.
+        window (tuple of float): Lower and upper end of the gray scale.
+        history (str): How the image was made.
     """
-    heads = image_headers(image, raw).reshape(-1)
-    data = image.reshape(len(heads), 1, -1, *image.shape[-2:])
+    headers = image_headers(image, raw).reshape(-1)
+    data = image.reshape(len(headers), 1, -1, *image.shape[-2:])
     data = np.ascontiguousarray(data).view(_COMPLEX) if np.iscomplexobj(data) else data
-    meta = [image_meta(head, window, history) for head in heads]
-    heads["attribute_string_len"] = [len(text) for text in meta]
+    meta = [image_meta(header, window, history) for header in headers]
+    headers["attribute_string_len"] = [len(text) for text in meta]
     with hdf5_file(path) as file:
         group = file.create_group("dataset/image_0")
         group["data"] = data
-        group["header"] = heads
+        group["header"] = headers
         group.create_dataset("attributes", data=meta, dtype=h5py.string_dtype())
 
 
-def read_mrd_images(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads the first image series of an MRD image file.
+def read_mrd_images(path: PathLike) -> np.ndarray:
+    """Read the first image series of an MRD image file.
 
     Args:
         path (path): HDF5 file.
 
     Returns:
-        array: (repetition, contrast, phase, set, slice, y, x), float32 or complex64; the partitions of volumes follow
-        each other along the slice axis.
+        array: Image (repetition, contrast, phase, set, slice, y, x), float32 or complex64; the partitions of volumes
+        follow each other along the slice axis.
 
     Raises:
-        InputError: the file holds no MRD images.
+        InputError: If the file holds no MRD images.
     """
-    if not os.path.isfile(path):
-        raise InputError(path, "there is no such file", "check the path")
+    check_input(path)
     try:
         with h5py.File(path, "r") as file:
             names = [f"{group}/{name}" for group in file for name in sorted(file[group]) if name.startswith("image_")]
-            series = file[names[0]]
-            data, heads = series["data"][()], series["header"][()]
-        if data.dtype.names:
-            data = data["real"] + 1j * data["imag"]
-        values = [np.unique(heads[name], return_inverse=True) for name in COUNTERS]
-        image = np.zeros((*(len(v) for v, __ in values), *data.shape[2:]), data.dtype)
-        image[tuple(place for __, place in values)] = data[:, 0]
-    except Exception as error:  # anything that a damaged or foreign HDF5 file provokes
+            image = read_series(file[names[0]], COUNTERS)[:, :, :, :, :, 0]
+    except Exception as error:  # whatever a damaged or foreign HDF5 file provokes
         raise InputError(path, f"it is not a readable MRD image file ({error})", "give another file") from None
     return image.reshape(*image.shape[:4], -1, *image.shape[-2:])
+
+
+def read_series(series: h5py.Group, counters: tuple[str, ...]) -> np.ndarray:
+    """Read an ISMRMRD image series and arrange its images by their counters.
+
+    Args:
+        series (Group): Group with ``data`` (n, channel, z, y, x) and ``header`` (n,).
+        counters (tuple of str): Header fields that number the images.
+
+    Returns:
+        array: Images (*counters, channel, z, y, x).
+
+    Raises:
+        ValueError: If several images have the same counters.
+    """
+    data, headers = complex_values(series["data"][()]), series["header"][()].reshape(-1)
+    values = [np.unique(headers[name], return_inverse=True) for name in counters]
+    images = np.zeros((*(len(v) for v, _ in values), *data.shape[1:]), data.dtype)
+    index = tuple(i for _, i in values)
+    if len(headers) != len(data) or len(np.unique(np.stack(index), axis=1).T) != len(data):
+        raise ValueError(f"it holds {len(data)} images of {images[..., 0, 0, 0, 0].size} {counters[-1]}s")
+    images[index] = data
+    return images
+
+
+def complex_values(values: np.ndarray) -> np.ndarray:
+    """Turn the pairs of real and imaginary parts that HDF5 files hold into complex numbers."""
+    names = values.dtype.names
+    return values if names is None else values[names[0]] + 1j * values[names[1]]

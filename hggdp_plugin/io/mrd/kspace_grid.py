@@ -1,57 +1,57 @@
-"""K-space arrays that lines are added to: repeated lines are averaged, absent ones stay zero."""
+"""k-space arrays that readouts are added to: repeated ones are averaged, absent ones stay zero."""
 
-import logging
 import math
 
 import numpy as np
 
 from hggdp_plugin.io.files import InputError
 
-_logger = logging.getLogger(__name__)
+#: Largest ratio of a k-space array to the samples that fill it; a small array may be larger.
+MAX_EXPANSION, SMALL_ARRAY_BYTES = 64, 2**26
 
 
-def allocate(shape: tuple[int, ...], measured: int, where: str) -> np.ndarray:
-    """Makes a zero complex64 array, unless its size is out of all proportion to the samples that were measured.
+def allocate(shape: tuple[int, ...], stored_bytes: int, source: str) -> np.ndarray:
+    """Make a zero complex64 array, unless its size is out of all proportion to the samples that were measured.
 
     Args:
-        shape (tuple): of the array.
-        measured (int): bytes of samples in the file.
-        where (str): file and group, for messages.
+        shape (tuple of int): Shape of the array.
+        stored_bytes (int): Bytes of samples in the file.
+        source (str): File and group, for messages.
 
     Returns:
-        array: zeros.
+        array: Zeros.
 
     Raises:
-        InputError: header or counters ask for a nonsense size.
+        InputError: If header or counters ask for a nonsense size.
     """
     size = 8 * math.prod(shape)
-    if size > 64 * measured + 2**26:
+    if size > MAX_EXPANSION * stored_bytes + SMALL_ARRAY_BYTES:
         raise InputError(
-            where,
+            source,
             f"matrix and counters ask for a k-space array of {size / 2**20:.0f} MiB,"
-            f" the lines hold {measured / 2**20:.1f} MiB",
+            f" the acquisitions hold {stored_bytes / 2**20:.1f} MiB",
             "correct the matrix sizes or the counters",
         )
     try:
         return np.zeros(shape, np.complex64)
     except MemoryError:
         raise InputError(
-            where,
+            source,
             f"the k-space array of {size / 2**30:.1f} GiB does not fit into memory",
             "use a machine with more memory",
         ) from None
 
 
 class Grid:
-    """Frames of k-space, filled line by line.
+    """Frames of k-space, filled readout by readout.
 
     Args:
-        array (array): zeros, shape (frames, kz, ky, coils, x) - a view of any memory layout.
-        columns (int): kx positions that ``measured`` tells apart: x, or 1 where x is image space.
+        array (array): Zeros, shape (frames, kz, ky, coils, x); a view of any memory layout.
+        columns (int): Positions along the readout that ``measured`` tells apart: x, or 1 where x is image space.
 
     Attributes:
-        count (array): how often each line was measured, int32 (frames, kz, ky).
-        measured (array): which samples were measured, bool (frames, kz, ky, columns).
+        count (array): How often each readout was measured, int32 (frames, kz, ky).
+        measured (array): Which samples were measured, bool (frames, kz, ky, columns).
     """
 
     def __init__(self, array: np.ndarray, columns: int) -> None:
@@ -59,34 +59,32 @@ class Grid:
         self.count = np.zeros(array.shape[:3], np.int32)
         self.measured = np.zeros((*array.shape[:3], columns), bool)
 
-    def add(
-        self, frame: np.ndarray, row_2: np.ndarray, row_1: np.ndarray, samples: np.ndarray, measured: np.ndarray
-    ) -> None:
-        """Adds lines to their places.
+    def add(self, frame: np.ndarray, kz: np.ndarray, ky: np.ndarray, samples: np.ndarray, measured: np.ndarray) -> None:
+        """Add readouts at their indices.
 
         Args:
-            frame (array): frame number of each line, shape (lines,).
-            row_2 (array): kz index, shape (lines,).
-            row_1 (array): ky index, shape (lines,).
-            samples (array): (lines, coils, x).
-            measured (array): which samples were measured, bool (lines, columns).
+            frame (array): Frame number of each readout (readouts,).
+            kz (array): kz index of each readout.
+            ky (array): ky index of each readout.
+            samples (array): Samples (readouts, coils, x).
+            measured (array): Which samples were measured, bool (readouts, columns).
         """
-        turn = _occurrence(np.ravel_multi_index((frame, row_2, row_1), self.count.shape))
-        for k in range(turn.max() + 1):  # one pass for each time that a place is repeated among these lines
-            now = turn == k
-            place = (frame[now], row_2[now], row_1[now])
-            if self.count[place].any():
-                self.array[place] += samples[now]
+        repeat_index = _occurrence(np.ravel_multi_index((frame, kz, ky), self.count.shape))
+        for k in range(repeat_index.max() + 1):  # one pass for each time that an index is repeated
+            now = repeat_index == k
+            index = (frame[now], kz[now], ky[now])
+            if self.count[index].any():
+                self.array[index] += samples[now]
             else:
-                self.array[place] = samples[now]
-            self.count[place] += 1
-            self.measured[place] |= measured[now]
+                self.array[index] = samples[now]
+            self.count[index] += 1
+            self.measured[index] |= measured[now]
 
     def average(self, unit_noise: bool) -> None:
-        """Divides by the number of times that each line was measured.
+        """Divide by the number of times that each readout was measured.
 
         Args:
-            unit_noise (bool): whether to scale the result so that a line measured the median number of times keeps
+            unit_noise (bool): Whether to scale the result so that a readout measured the median number of times keeps
                 the noise variance of a single one.
         """
         counts = self.count[self.count > 0]
@@ -100,9 +98,9 @@ class Grid:
 
 
 def _occurrence(keys: np.ndarray) -> np.ndarray:
-    """Numbers equal keys in their order: [5, 7, 5, 5] gives [0, 0, 1, 2]."""
+    """Count equal keys in their order: [5, 7, 5, 5] gives [0, 0, 1, 2]."""
     order = np.argsort(keys, kind="stable")
-    __, first, counts = np.unique(keys[order], return_index=True, return_counts=True)
-    turn = np.empty(len(keys), np.int64)
-    turn[order] = np.arange(len(keys)) - np.repeat(first, counts)
-    return turn
+    _, first, counts = np.unique(keys[order], return_index=True, return_counts=True)
+    repeat_index = np.empty(len(keys), np.int64)
+    repeat_index[order] = np.arange(len(keys)) - np.repeat(first, counts)
+    return repeat_index

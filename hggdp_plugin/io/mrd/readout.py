@@ -1,4 +1,4 @@
-"""One Cartesian readout: aligned to the k-space centre, and cropped to the image's field of view."""
+"""One Cartesian readout: aligned to the k-space center, and cropped to the field of view of the image."""
 
 import logging
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ import numpy as np
 from scipy import fft
 
 from hggdp_plugin.io.files import InputError
-from hggdp_plugin.io.mrd.classify import REVERSE, flagged
-from hggdp_plugin.io.mrd.hdf5 import Lines
+from hggdp_plugin.io.mrd._ismrmrd import constants
+from hggdp_plugin.io.mrd.acquisitions import Acquisitions, flagged
 
 _logger = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ class Readout:
     """The readout of a measurement.
 
     Attributes:
-        encoded (int): samples of a complete readout, oversampling included.
-        cropped (int): samples that remain for the image's field of view.
-        hybrid (bool): whether readouts become image space (3D data) instead of k-space.
+        encoded (int): Samples of a complete readout, oversampling included.
+        cropped (int): Samples that remain for the field of view of the image.
+        hybrid (bool): Whether readouts become image space (3D data) instead of k-space.
     """
 
     encoded: int
@@ -28,14 +28,14 @@ class Readout:
     hybrid: bool
 
     def __call__(self, samples: np.ndarray, offset: int) -> np.ndarray:
-        """Places samples on the encoded grid and removes the oversampling.
+        """Place samples on the encoded grid and remove the oversampling.
 
         Args:
-            samples (array): (lines, coils, samples), reversed lines already flipped.
-            offset (int): grid position of the first sample.
+            samples (array): Samples (acquisitions, coils, samples); reversed readouts are already flipped.
+            offset (int): Grid position of the first sample.
 
         Returns:
-            array: (lines, coils, cropped); k-space that was not measured is zero.
+            array: Readouts (acquisitions, coils, cropped), zero where :meth:`measured` is false.
         """
         size, half = self.cropped, self.encoded // 2
         start, stop = max(0, offset), min(self.encoded, offset + samples.shape[-1])
@@ -44,26 +44,26 @@ class Readout:
         if size == self.encoded and not self.hybrid:
             line[..., start:stop] = samples
             return line
-        # A centred transform swaps the halves of its input and its output: done here while padding and cropping.
-        centre = half - start
-        line[..., : stop - half], line[..., self.encoded - centre :] = samples[..., centre:], samples[..., :centre]
+        # A centered transform swaps the halves of its input and its output: done here while padding and cropping.
+        center = half - start
+        line[..., : stop - half], line[..., self.encoded - center :] = samples[..., center:], samples[..., :center]
         line = fft.ifft(line, norm="ortho", overwrite_x=True)
         line = np.concatenate([line[..., : size - size // 2], line[..., self.encoded - size // 2 :]], axis=-1)
         if self.hybrid:
             return fft.fftshift(line, axes=-1)
         line = fft.fftshift(fft.fft(line, norm="ortho", overwrite_x=True), axes=-1)
-        line[..., ~self.measured(offset, stop - offset)] = 0  # cropping leaks beyond the measured samples
+        line[..., ~self.measured(offset, stop - offset)] = 0  # Cropping leaks beyond the measured samples.
         return line
 
     def measured(self, offset: int, count: int) -> np.ndarray:
-        """Finds which of the cropped samples lie among the measured ones.
+        """Find which of the cropped samples lie among the measured ones.
 
         Args:
-            offset (int): position of the first sample on the encoded grid.
-            count (int): number of samples.
+            offset (int): Grid position of the first sample.
+            count (int): Number of samples.
 
         Returns:
-            array: bool (cropped,); in hybrid space everything is measured.
+            array: bool (cropped,). In hybrid space all positions are measured.
         """
         if self.hybrid:
             return np.ones(self.cropped, bool)
@@ -71,74 +71,51 @@ class Readout:
         return (position >= max(0, offset)) & (position <= min(self.encoded, offset + count) - 1)
 
 
-def trimmed(heads: np.ndarray, where: str, numbers: np.ndarray) -> np.ndarray:
-    """Counts the samples of each line that remain after ``discard_pre`` and ``discard_post``.
+def readout_offsets(acquisitions: Acquisitions, wanted: np.ndarray, kept: np.ndarray, encoded: int) -> np.ndarray:
+    """Find where on the encoded grid each acquisition starts, so that its ``center_sample`` falls on encoded // 2.
 
     Args:
-        heads (array): acquisition headers, shape (lines,).
-        where (str): file and group, for messages.
-        numbers (array): line numbers, shape (lines,), for messages.
+        acquisitions (Acquisitions): All acquisitions.
+        wanted (array): Which of them to place, bool (acquisitions,).
+        kept (array): Samples of each that are not discarded, as :meth:`Acquisitions.kept_samples` counts them.
+        encoded (int): Samples of a complete readout.
 
     Returns:
-        array: int64 (lines,).
+        array: int64 (acquisitions,); zero for those not wanted.
 
     Raises:
-        InputError: nothing remains of a line.
-    """
-    count = heads["number_of_samples"].astype(np.int64) - heads["discard_pre"] - heads["discard_post"]
-    if (count < 1).any():
-        line = numbers[np.argmax(count < 1)]
-        raise InputError(
-            f"{where}/data line {line}",
-            "discard_pre and discard_post leave no sample of it",
-            "correct the line's header",
-        )
-    return count
-
-
-def offsets(lines: Lines, wanted: np.ndarray, encoded: int) -> np.ndarray:
-    """Finds where on the encoded grid each line starts, so that its ``center_sample`` falls on encoded // 2.
-
-    Args:
-        lines (Lines): all acquisitions.
-        wanted (array): bool (lines,), the lines to place.
-        encoded (int): samples of a complete readout.
-
-    Returns:
-        array: int64 (lines,); zero for lines not wanted.
-
-    Raises:
-        InputError: a line is longer than the grid, or its centre lies outside it.
+        InputError: If a readout is longer than the grid, or its center lies outside it.
     """
     numbers = np.flatnonzero(wanted)
-    heads = lines.heads[numbers]
-    count = trimmed(heads, lines.where, numbers)
+    headers, count = acquisitions.headers[numbers], kept[numbers]
     if (count > encoded).any():
-        line = numbers[np.argmax(count > encoded)]
         raise InputError(
-            f"{lines.where}/data line {line}",
+            acquisitions.location_of(numbers[np.argmax(count > encoded)]),
             f"it has {count.max()} samples, the encoded matrix {encoded}",
             "correct the encoded matrix in the header",
         )
-    centre = heads["center_sample"].astype(np.int64) - heads["discard_pre"]
-    stored = encoded // 2 - centre
-    offset = np.where(flagged(heads, REVERSE), encoded // 2 - (count - 1 - centre), stored)
-    # Flipping an even line moves its centre by one sample, and some writers give the centre of the flipped line.
+    center = headers["center_sample"].astype(np.int64) - headers["discard_pre"]
+    stored = encoded // 2 - center
+    offset = np.where(flagged(headers, constants.ACQ_IS_REVERSE), encoded // 2 - (count - 1 - center), stored)
+    # Flipping an even readout moves its center by one sample, and some writers give the center of the flipped one.
     fits = (offset >= 0) & (offset + count <= encoded)
     offset = np.where(~fits & (stored >= 0) & (stored + count <= encoded), stored, offset)
-    unset = (heads["center_sample"] == 0) & (count == encoded)
+    unset = (headers["center_sample"] == 0) & (count == encoded)
     if unset.any():
-        _logger.info(f"center_sample is 0 on {int(unset.sum())} complete lines: taken as not set.")
+        _logger.info("center_sample is 0 on %d complete readouts: taken as not set.", int(unset.sum()))
         offset[unset] = 0
-    outside = (centre < 0) | (centre >= count) | (offset + count <= encoded // 2) | (offset > encoded // 2)
+    outside = (center < 0) | (center >= count) | (offset + count <= encoded // 2) | (offset > encoded // 2)
     if (outside & ~unset).any():
-        line = numbers[np.argmax(outside & ~unset)]
         raise InputError(
-            f"{lines.where}/data line {line}", "its center_sample lies outside the line", "correct the line's header"
+            acquisitions.location_of(numbers[np.argmax(outside & ~unset)]),
+            "its center_sample lies outside the readout",
+            "correct the header of the acquisition",
         )
     lost = np.maximum(0, -offset) + np.maximum(0, offset + count - encoded)
     if lost.any():
-        _logger.info(f"Up to {lost.max()} samples of a line lie outside the encoded matrix and are left out.")
+        _logger.warning(
+            "Up to %d samples of a readout lie outside the encoded matrix and are left out.", int(lost.max())
+        )
     placed = np.zeros(len(wanted), np.int64)
     placed[numbers] = offset
     return placed

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import sigpy as sp
-from io_rawfile import coil_images, encoding, header, line, write
+from mrd_files import acquisition, coil_images, encoding, header, write
 
 from hggdp_plugin import io
 
@@ -32,7 +32,7 @@ def shots(images, coord, factor, *, third=None, **fields):
             traj = np.concatenate([traj, np.full((len(traj), 1), third)], axis=1)
         idx = {"kspace_encode_step_1": i} | fields.get("idx", {})
         rest = {name: value for name, value in fields.items() if name != "idx"}
-        lines.append(line(ksp[:, i], traj=traj.astype(np.float32), idx=idx, **rest))
+        lines.append(acquisition(ksp[:, i], traj=traj.astype(np.float32), idx=idx, **rest))
     return lines
 
 

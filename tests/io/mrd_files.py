@@ -22,11 +22,11 @@ STEP = "kspace_encoding_step_"
 LIMIT = "<{0}><minimum>0</minimum><maximum>{1}</maximum><center>{2}</center></{0}>"
 
 
-def encoding(em, rm=None, *, ef=None, rf=None, centre_1=None, centre_2=None, trajectory="cartesian"):
+def encoding(em, rm=None, *, ef=None, rf=None, ky_center=None, kz_center=None, trajectory="cartesian"):
     """XML of one encoding; matrices and fields of view are (x, y, z), by default 1 mm voxels."""
     rm = rm or em
-    limits = "" if centre_1 is None else LIMIT.format(STEP + "1", em[1] - 1, centre_1)
-    limits += "" if centre_2 is None else LIMIT.format(STEP + "2", em[2] - 1, centre_2)
+    limits = "" if ky_center is None else LIMIT.format(STEP + "1", em[1] - 1, ky_center)
+    limits += "" if kz_center is None else LIMIT.format(STEP + "2", em[2] - 1, kz_center)
     return ENCODING.format(em=em, rm=rm, ef=ef or em, rf=rf or rm, limits=limits, trajectory=trajectory)
 
 
@@ -36,7 +36,7 @@ def header(*encodings, bandwidth=None):
     return XML.format(encodings="\n".join(encodings), system="" if bandwidth is None else field.format(bandwidth))
 
 
-def line(data, *, flags=(), traj=None, idx=None, **fields):
+def acquisition(data, *, flags=(), traj=None, idx=None, **fields):
     """One acquisition; data (channels, samples), traj (samples, dims), flags as bit numbers, idx as a dict."""
     acq = ismrmrd.Acquisition.from_array(np.asarray(data, np.complex64), *([] if traj is None else [traj]))
     fields = {"center_sample": acq.number_of_samples // 2, "version": 1, "sample_time_us": 5.0} | fields
@@ -70,11 +70,11 @@ def coil_images(shape=(24, 16), coils=3, seed=0):
 
 
 def kspace(images):
-    """K-space (coils, ...) of coil images: centred and orthonormal."""
+    """K-space (coils, ...) of coil images: centered and orthonormal."""
     return sp.fft(images, axes=tuple(range(1, images.ndim))).astype(np.complex64)
 
 
-def cartesian_lines(ksp, rows=None, *, idx=None, **fields):
+def image_acqs(ksp, rows=None, *, idx=None, **fields):
     """Image lines of k-space (coils, ky, kx); encoding step = row."""
     rows = range(ksp.shape[1]) if rows is None else rows
-    return [line(ksp[:, row], idx={"kspace_encode_step_1": row} | (idx or {}), **fields) for row in rows]
+    return [acquisition(ksp[:, row], idx={"kspace_encode_step_1": row} | (idx or {}), **fields) for row in rows]
