@@ -138,7 +138,7 @@ def test_the_server_keeps_running_after_unusable_input(send, measurement):
         (("no header", acquisitions), {}, "cannot be parsed"),
         ((xml, acquisitions[:20]), {"cut": 5}, "ended early, after 20 acquisitions"),
         ((xml, []), {}, "no acquisitions"),
-        ((xml, acquisitions[:1]), {}, "no image lines"),
+        ((xml, acquisitions[:1]), {}, "no image acquisitions"),
         ((xml, acquisitions), {"levels": "many"}, "levels is 'many'"),
         ((xml, acquisitions), {"coils": 9}, "1 to 4 virtual coils"),
         ((xml, acquisitions), {"prior": "nonsense"}, "nonsense"),
