@@ -17,16 +17,17 @@ from common import machine
 from torch.utils.flop_counter import FlopCounterMode
 
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, load_model
+from hggdp_plugin.models.denoiser import Denoiser
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet
 
 
-def seconds(network: torch.nn.Module, x: torch.Tensor, sigma: torch.Tensor, repeats: int) -> float:
+def seconds(denoiser: Denoiser, x: torch.Tensor, repeats: int) -> float:
     """Return the median time of one evaluation, after a first one that is not counted."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        network(x, sigma)
+        denoiser(x, 0.1)
         if x.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
@@ -36,19 +37,18 @@ def seconds(network: torch.nn.Module, x: torch.Tensor, sigma: torch.Tensor, repe
 @torch.inference_mode()
 def cost(network: RefineNet | UNet, size: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """Measure one evaluation of network for one image of size x size."""
-    network = network.eval().to(device)
+    denoiser = Denoiser(network.to(device))
     x = torch.randn(1, 2 * network.views, size, size, device=device)
-    sigma = torch.full((1,), 0.1, device=device)
     with FlopCounterMode(display=False) as counter:
-        network(x, sigma)
+        denoiser(x, 0.1)
     row: dict[str, Any] = {
         "config": network.config,
         "parameters": sum(p.numel() for p in network.parameters()),
         "gflop": counter.get_total_flops() / 1e9,  # a multiply-add counts as two
-        "seconds_float32": seconds(network, x, sigma, repeats),
+        "seconds_float32": seconds(denoiser, x, repeats),
     }
     with torch.autocast(device.type, torch.bfloat16):
-        row["seconds_bfloat16"] = seconds(network, x, sigma, repeats)
+        row["seconds_bfloat16"] = seconds(denoiser, x, repeats)
     return row
 
 

@@ -93,16 +93,15 @@ class Problem:
 
 
 def network_call(prior: ScorePrior, slices: int, size: int, device: sp.Device) -> Callable[[], Any]:
-    """One evaluation of the network alone, on fixed input."""
+    """One evaluation of the denoiser alone, on fixed input."""
     where = torch_device(device)
     x = torch.randn(slices, 2 * prior.views, size, size, device=where).contiguous(memory_format=torch.channels_last)
-    sigma = torch.full((slices,), 0.1, device=where)
-    network = prior.network(where)
+    denoiser = prior.denoiser(where)
 
     @torch.no_grad()
     def evaluate() -> None:
         with torch.autocast(where.type, torch.bfloat16, enabled=prior.autocast and has_bfloat16(where)):
-            network(x, sigma)
+            denoiser(x, 0.1)
 
     return evaluate
 
@@ -209,7 +208,7 @@ def figures(args: argparse.Namespace) -> None:
 
         def compiled() -> dict[str, float]:
             start = time.perf_counter()
-            prior.network(torch_device(device)).compile()
+            prior.denoiser(torch_device(device)).network.compile()
             network_call(prior, 8, size, device)()
             wait(device)
             spent = time.perf_counter() - start

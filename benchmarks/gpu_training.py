@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hggdp_plugin.checkpoint import load_model, save_model
-from hggdp_plugin.models.unet import UNet, rotated, smooth_phase
+from hggdp_plugin.models.denoiser import Denoiser
+from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.simulation.coils import coil_maps
 from hggdp_plugin.training.batches import Augmentation, BatchSource, Domain
@@ -105,15 +106,10 @@ class WithPhase(nn.Module):
 
     def __init__(self, network: UNet) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.denoiser = network, Denoiser(network)
 
     def forward(self, pairs: Tensor, sigma: Tensor) -> Tensor:
-        x = pairs.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        was_training = self.network.training
-        self.network.eval()
-        y = self.network(x, sigma).float()
-        self.network.train(was_training)
-        return y
+        return self.denoiser(pairs.permute(0, 3, 1, 2), sigma)
 
 
 def denoise(network: nn.Module, x: Tensor, sigma: float) -> Tensor:
@@ -385,13 +381,15 @@ def fit(
     """Train for a time or a number of steps; return the network with averaged weights, and what was done."""
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.benchmark = True
-    network = load_model(recipe.init)[0].float() if recipe.init else UNet(phase_pixels=16, **recipe.network)
+    network = load_model(recipe.init)[0].float() if recipe.init else UNet(phase_resolution=16, **recipe.network)
     network = network.to(device, memory_format=torch.channels_last).train()
     crops, whole = sources(recipe, images, device)
     size, side = recipe.crop, recipe.rollout_size
     optimizer = muon(network, recipe.learning_rate)
-    on_crops = captured(Plain(network), (recipe.crops, 2, size, size), (recipe.crops,), device=device)
-    on_crops.sigma_data, on_crops.views = network.sigma_data, network.views
+    denoiser = Denoiser(network)
+    on_crops = CapturedDenoiser(
+        network, captured(Plain(network), (recipe.crops, 2, size, size), (recipe.crops,), device=device)
+    )
     pool = None
     if recipe.rollouts_from < 1:
         on_images = captured(WithPhase(network), (recipe.rollouts, side, side, 2), (recipe.rollouts,), device=device)
@@ -417,8 +415,7 @@ def fit(
         if not ready:  # several at a time: to draw takes as long for many as for few
             ready = list(crops.draw(4 * recipe.crops, draw).split(recipe.crops))
         x = ready.pop()
-        cos, sin = smooth_phase(x, network.phase_pixels)
-        x = rotated(x, cos, -sin)
+        x = denoiser.remove_phase(x)
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             loss = denoising_loss(on_crops, x, draw_sigma(network, len(x), noise), noise)
         loss.backward()
@@ -467,10 +464,21 @@ class Plain(nn.Module):
 
     def __init__(self, network: UNet) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.denoiser = network, Denoiser(network)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.network(x.contiguous(memory_format=torch.channels_last), sigma)
+        return self.denoiser(x, sigma, 1)
+
+
+class CapturedDenoiser(Denoiser):
+    """The denoiser on crops without their phase, by a captured module."""
+
+    def __init__(self, network: UNet, module: nn.Module) -> None:
+        super().__init__(network)
+        self.module = module
+
+    def __call__(self, x: Tensor, sigma: Tensor | float, phase: Any = 1) -> Tensor:
+        return self.module(x, sigma)
 
 
 def synchronize(device: torch.device) -> None:

@@ -83,10 +83,10 @@ class Setting:
 
     widths: tuple[int, ...] = (32, 64, 96, 112)
     blocks: int = 2
-    phase_pixels: int = 16
+    phase_resolution: int = 16
     crop: int = 64
     batch_size: int = 8
-    reconstructions: int = 1
+    rollouts: int = 1
     crops_first: float = run.CROPS_FIRST
     steps: float = 1.0
     optimizer: str = "muon"
@@ -122,14 +122,14 @@ RECIPES = {
     "learning rate 4e-3": Setting(learning_rate=4e-3),
     "learning rate 1e-3": Setting(learning_rate=1e-3),
     # A reconstruction's image has the pixels of 16 crops.
-    "without reconstructions": Setting(reconstructions=0, batch_size=16, steps=3 / 4),
+    "without reconstructions": Setting(rollouts=0, batch_size=16, steps=3 / 4),
     "reconstructions from the start": Setting(crops_first=0.0, steps=1 / 2),
     "reconstructions in the last half": Setting(crops_first=0.5, steps=3 / 4),
     "reconstructions in the last tenth": Setting(crops_first=0.9, steps=5 / 4),
     "noise levels log-uniform": Setting(draw_sigma=loguniform_sigma),
     "crop 128, batch 2": Setting(crop=128, batch_size=2),
-    "phase left in": Setting(phase_pixels=0),
-    "phase taken out in 8 pixels": Setting(phase_pixels=8),
+    "phase left in": Setting(phase_resolution=0),
+    "phase taken out in 8 pixels": Setting(phase_resolution=8),
     "three levels": Setting(widths=(34, 68, 102)),
     "wider, 1 block a level": Setting(widths=(44, 88, 132, 154), blocks=1),
     "narrower, 3 blocks a level": Setting(widths=(26, 52, 78, 92), blocks=3),
@@ -147,7 +147,7 @@ def network(setting: Setting) -> unet.UNet:
         patches.enter_context(patch.object(unet, "ResidualBlock", setting.block))
         if setting.torch_start:
             patches.enter_context(patch.object(unet, "keep_variance"))
-        net = unet.UNet(widths=setting.widths, blocks=setting.blocks, phase_pixels=setting.phase_pixels)
+        net = unet.UNet(widths=setting.widths, blocks=setting.blocks, phase_resolution=setting.phase_resolution)
     if setting.attention:
         net.encoder[-1] = AttendedLevel(net.encoder[-1], setting.widths[-1])
     return net.to(memory_format=torch.channels_last)
@@ -180,7 +180,7 @@ def train(setting: Setting, data: Path, folder: Path, steps: int) -> tuple[Score
         optimizer=setting.optimizer,
         warmup=50,
         seed=setting.seed,
-        reconstructions=setting.reconstructions,
+        rollouts=setting.rollouts,
         crops_first=setting.crops_first,
     )
     cost = {"parameters": sum(p.numel() for p in module.model.parameters()), "gflop": gflop(module.model)}

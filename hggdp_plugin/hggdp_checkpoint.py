@@ -1,39 +1,38 @@
-"""The published checkpoints of HGGDP, ``checkpoint_100000.pth`` and its like, read without running what is in them."""
+"""Checkpoints of the HGGDP authors' code, such as ``checkpoint_100000.pth``, read without running code in them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from hggdp_plugin._typing import PathLike
 from hggdp_plugin.models.refinenet import HGGDP_SIGMAS, RefineNet
 
 
-def read_hggdp_checkpoint(path: str | Path, sigmas: Sequence[float] = HGGDP_SIGMAS) -> RefineNet:
-    """Read a published checkpoint; the number of views, the width and the number of levels follow from its shapes.
+def read_hggdp_checkpoint(path: PathLike, sigmas: Sequence[float] = HGGDP_SIGMAS) -> RefineNet:
+    """Read a checkpoint; the number of views, the width and the number of levels follow from its shapes.
 
     Args:
-        path: Torch file that holds a list, [0] the network's state dict and [1] the optimizer's, or the state dict
-            alone. Names may have the prefix ``module.`` of ``DataParallel``.
-        sigmas (sequence of floats): Noise level of each class; the file does not hold them.
+        path (str or Path): PyTorch file with a list, [0] the network's state dict and [1] the optimizer's, or with the
+            state dict alone. Names may have the prefix ``module.`` of ``DataParallel``.
+        sigmas (sequence of float): Noise level of each class, which is not in the file.
 
     Returns:
-        RefineNet: The network in evaluation mode, float32, on the CPU.
+        RefineNet: The network, float32, on the CPU.
 
     Raises:
-        ValueError: The file is no such checkpoint, or has another number of levels than sigmas; the message is one
-            line that names the file and what it lacks.
-        OSError: The file can't be read.
+        ValueError: The file is not such a checkpoint, or its number of levels differs from that of ``sigmas``; the
+            message is one line that names the file and what is missing.
+        OSError: The file cannot be read.
     """
     state = _network_state(path)
     try:
         width, channels, _, _ = state["begin_conv.weight"].shape
         levels, _ = state["normalizer.embed.weight"].shape
-    except (KeyError, ValueError) as e:
+    except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path}: no weights of the published network (begin_conv.weight and normalizer.embed.weight)"
-        ) from e
+            f"{path}: no weights of the HGGDP network (begin_conv.weight and normalizer.embed.weight)"
+        ) from error
     if levels != len(sigmas):
         raise ValueError(f"{path}: {levels} noise levels, but {len(sigmas)} sigmas; hggdp convert --sigmas sets them")
 
@@ -41,9 +40,9 @@ def read_hggdp_checkpoint(path: str | Path, sigmas: Sequence[float] = HGGDP_SIGM
         network = RefineNet(channels // 2, width, sigmas)
     expected = network.state_dict()
     for fault, names in {
-        "misses": expected.keys() - state.keys(),
+        "lacks": expected.keys() - state.keys(),
         "has unknown": state.keys() - expected.keys(),
-        "has of another shape": {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape},
+        "has other shapes of": {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape},
     }.items():
         if names:
             raise ValueError(f"{path}: {fault} {len(names)} of {len(expected)} tensors, such as {min(names)}")
@@ -51,15 +50,15 @@ def read_hggdp_checkpoint(path: str | Path, sigmas: Sequence[float] = HGGDP_SIGM
     return network.eval()
 
 
-def _network_state(path: str | Path) -> dict[str, Tensor]:
-    """Return the network's state dict in a torch file, without prefixes."""
+def _network_state(path: PathLike) -> dict[str, Tensor]:
+    """Return the network's state dict in a PyTorch file, without prefixes."""
     try:
-        # weights_only: a pickle may hold any call; this reads tensors and plain containers and refuses the rest.
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # weights_only: a pickle may contain any call; this reads tensors and plain containers and refuses the rest.
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as e:  # bytes that are no pickle fail in any way: IndexError, struct.error, ...
-        raise ValueError(f"{path}: not a torch file, or one that holds more than tensors") from e
+    except Exception as error:  # bytes that are not a pickle raise anything: IndexError, struct.error, ...
+        raise ValueError(f"{path}: not a PyTorch file, or one that contains more than tensors") from error
     if isinstance(content, list) and content:
         content = content[0]
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):

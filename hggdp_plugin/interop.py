@@ -1,20 +1,21 @@
-"""Where torch meets NumPy and CuPy: arrays cross through DLPack without a copy, complex views become real channels."""
+"""Where PyTorch meets NumPy and CuPy: DLPack without copies, and complex views as real channels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import sigpy as sp
 import torch
 from torch import Tensor
 
+from hggdp_plugin._typing import Array
 
-def to_torch(array: Any) -> Tensor:
-    """A tensor that shares the memory of a NumPy or CuPy array.
 
-    Read-only arrays and arrays with negative strides, which torch has no notion of, are copied. For a CuPy array
-    torch's current stream waits for CuPy's.
+def to_torch(array: Array) -> Tensor:
+    """Return a tensor that shares the memory of a NumPy or CuPy array.
+
+    Read-only arrays and arrays with negative strides, which PyTorch does not support, are copied. For a CuPy array
+    PyTorch's current stream waits for CuPy's.
 
     Args:
         array (array): NumPy or CuPy array.
@@ -29,10 +30,10 @@ def to_torch(array: Any) -> Tensor:
     return torch.from_dlpack(array)
 
 
-def to_array(tensor: Tensor) -> Any:
-    """A NumPy (CPU) or CuPy (GPU) array that shares the memory of a tensor.
+def to_array(tensor: Tensor) -> Array:
+    """Return a NumPy (CPU) or CuPy (GPU) array that shares the memory of a tensor.
 
-    For a CUDA tensor CuPy's current stream waits for torch's.
+    For a CUDA tensor CuPy's current stream waits for PyTorch's.
 
     Args:
         tensor (Tensor): Tensor on a CPU or an NVIDIA GPU.
@@ -49,13 +50,13 @@ def to_array(tensor: Tensor) -> Any:
 
 
 def torch_device(device: sp.Device) -> torch.device:
-    """The torch device of a SigPy device."""
+    """Return the PyTorch device of a SigPy device."""
     return torch.device("cpu" if device.id < 0 else f"cuda:{device.id}")
 
 
 @contextmanager
 def current_stream(device: sp.Device) -> Iterator[None]:
-    """Run torch on CuPy's current stream, so that work of both, and memory that either reuses, stays in order.
+    """Run PyTorch on CuPy's current stream, so that their work, and the memory that either reuses, stays in order.
 
     Args:
         device (Device): SigPy device; nothing to do on a CPU.
@@ -66,23 +67,23 @@ def current_stream(device: sp.Device) -> Iterator[None]:
     import cupy
 
     with device:
-        stream, place = cupy.cuda.get_current_stream().ptr, torch_device(device)
-        # For the null stream ExternalStream would give another at each call, with memory of its own.
+        pointer, cuda = cupy.cuda.get_current_stream().ptr, torch_device(device)
+        # For the null stream, ExternalStream would return a new one at each call, with its own memory pool.
         with torch.cuda.stream(
-            torch.cuda.ExternalStream(stream, device=place) if stream else torch.cuda.default_stream(place)
+            torch.cuda.ExternalStream(pointer, device=cuda) if pointer else torch.cuda.default_stream(cuda)
         ):
             yield
 
 
 def views_to_channels(views: Tensor) -> Tensor:
-    """Complex views (B, K, H, W) as real channels (B, 2K, H, W): [re1, im1, re2, im2, ...].
+    """Return complex views (B, K, H, W) as real channels (B, 2K, H, W): [re1, im1, re2, im2, ...].
 
-    For one view this is the same memory, which a convolution network reads as channels last.
+    For one view this is the same memory, in the format channels last.
     """
     return torch.view_as_real(views).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 def channels_to_views(channels: Tensor) -> Tensor:
-    """Real channels (B, 2K, H, W) as complex views (B, K, H, W); without a copy for one view in channels last."""
+    """Return real channels (B, 2K, H, W) as complex views (B, K, H, W); no copy for one view in channels last."""
     pairs = channels.unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)
     return torch.view_as_complex(pairs.contiguous())

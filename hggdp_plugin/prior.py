@@ -1,17 +1,17 @@
 """The score network as a prior on SigPy arrays."""
 
 import copy
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sigpy as sp
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hggdp_plugin import interop
+from hggdp_plugin._typing import Array, PathLike, RandomGenerator
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, load_model
+from hggdp_plugin.models.denoiser import Denoiser
+from hggdp_plugin.models.network import ScoreNetwork
 from hggdp_plugin.random import complex_normal
 
 
@@ -24,21 +24,21 @@ class ScorePrior(sp.prox.Prox):
     .. math:: \nabla \log p_\sigma(x) = (D(x, \sigma) - x) / \sigma^2
 
     Called as ``prior(alpha, x)`` it is the proximal operator of :math:`-\lambda \log p` in the plug-and-play sense, the
-    denoiser at :math:`\sigma^2 = \lambda \alpha`, so that
-    ``sigpy.app.LinearLeastSquares(A, y, proxg=ScorePrior(...))`` uses it as any other regulariser.
+    denoiser at :math:`\sigma^2 = \lambda \alpha`. So ``sigpy.app.LinearLeastSquares(A, y, proxg=ScorePrior(...))`` uses
+    it like any other regularizer.
 
     Any image size and any leading batch axes; NumPy and CuPy arrays, without a copy between host and device.
 
     A network of K views sees K copies of the image with independent noise. An image with noise sigma becomes such views
-    by adding centred noise: :math:`X_k = x + \sqrt{K} \sigma (n_k - \bar n)` has mean x and independent noise
+    by adding centered noise: :math:`X_k = x + \sqrt{K} \sigma (n_k - \bar n)` has mean x and independent noise
     :math:`\sqrt{K} \sigma` in each view, exactly the distribution it was trained on.
 
     Args:
-        model (Module): Network as described in :mod:`hggdp_plugin.models`.
-        description (None or dict): What its file says of it (see :func:`hggdp_plugin.checkpoint.load_model`).
-        shape (tuple of ints): Shape of the arrays it is called on, -1 for any; what SigPy's Prox asks for.
+        model (ScoreNetwork): The network. It is copied at the first use, and is not changed.
+        description (None or dict): The description in its file, see :func:`hggdp_plugin.checkpoint.load_model`.
+        shape (tuple of int): Shape of the arrays it is called on, -1 for any; SigPy's Prox asks for it.
         lamda (float): Weight of the prior as a proximal operator.
-        autocast (bool): Run the network in bfloat16 where the processor has it.
+        autocast (bool): Run the network in bfloat16 where the processor supports it.
         chunk (int): Slices that go through the network at a time; bounds the memory.
         seed (int): Seed of the noise that makes views, where no generator is given.
 
@@ -51,39 +51,40 @@ class ScorePrior(sp.prox.Prox):
 
     def __init__(
         self,
-        model: Any,
-        description: dict[str, Any] | None = None,
+        model: ScoreNetwork,
+        description: dict[str, object] | None = None,
         shape: tuple[int, ...] = (-1, -1),
         lamda: float = 1.0,
         autocast: bool = True,
         chunk: int = 32,
         seed: int = 0,
     ) -> None:
-        self.model = model.eval().to(memory_format=torch.channels_last)
+        self.model = model
         self.views: int = model.views
         self.description = description or {}
         self.lamda, self.autocast, self.chunk, self.seed = lamda, autocast, chunk, seed
-        self._rounded: dict[torch.device, Any] = {}
+        self._denoisers: dict[tuple[torch.device, bool], Denoiser] = {}
         super().__init__(shape)
 
-    def denoise(self, x: Any, sigma: float, rng: Any = None) -> Any:
-        """The denoised image D(x, sigma).
+    def denoise(self, x: Array, sigma: float, rng: RandomGenerator | None = None) -> Array:
+        """Return the denoised image D(x, sigma).
 
-        Outside the levels the network was trained for: above the highest, the image is taken to have the noise of the
-        highest; below the lowest, the score is that of the lowest, so that D(x, sigma) goes to x as sigma goes to 0.
+        Outside the levels the network was trained for: above the highest, the image is treated as having the noise of
+        the highest; below the lowest, the score is that of the lowest, so that D(x, sigma) goes to x as sigma
+        goes to 0.
 
         Args:
             x (array): Complex images (..., H, W).
             sigma (float): Noise standard deviation per real channel.
-            rng (None or Generator): NumPy or CuPy random generator, of the kind of ``x``, of the noise that makes
-                views, which all images share. None: the same noise at every call.
+            rng (None or Generator): NumPy or CuPy random generator, matching ``x``, of the noise that makes views,
+                which all images share. None: the same noise at every call.
 
         Returns:
             array: complex64, of the shape and on the device of ``x``.
         """
         device = sp.get_device(x)
         with interop.current_stream(device):
-            views = self._as_tensor(x)[:, None]
+            views = _as_tensor(x)[:, None]
             if self.views == 1:
                 return interop.to_array(self._run(views, sigma).reshape(x.shape))
             level = sigma * self.views**0.5
@@ -92,8 +93,8 @@ class ScorePrior(sp.prox.Prox):
             views = views + level * (noise - noise.mean(0))
             return interop.to_array(self._run(views, level).mean(1).reshape(x.shape))
 
-    def denoise_views(self, x: Any, sigma: float) -> Any:
-        """Denoise views that carry independent noise, as the network was trained.
+    def denoise_views(self, x: Array, sigma: float) -> Array:
+        """Denoise views that have independent noise, as the network was trained.
 
         Args:
             x (array): Complex views (..., K, H, W).
@@ -109,92 +110,108 @@ class ScorePrior(sp.prox.Prox):
             raise ValueError(f"x: expected {self.views} views (..., {self.views}, H, W), got shape {x.shape}")
         device = sp.get_device(x)
         with interop.current_stream(device):
-            views = self._as_tensor(x).unflatten(0, (-1, self.views))
+            views = _as_tensor(x).unflatten(0, (-1, self.views))
             return interop.to_array(self._run(views, sigma).reshape(x.shape))
 
-    def score(self, x: Any, sigma: float, rng: Any = None) -> Any:
-        """The score (D(x, sigma) - x) / sigma^2; arguments and result as :meth:`denoise`."""
-        # Below the lowest level the score does not change, but the difference would drown in rounding.
+    def score(self, x: Array, sigma: float, rng: RandomGenerator | None = None) -> Array:
+        """Return the score (D(x, sigma) - x) / sigma^2; arguments and result as in :meth:`denoise`."""
+        # Below the lowest level the score does not change, but the difference would vanish in rounding error.
         sigma = max(sigma, self.model.sigma_min / self.views**0.5)
         with sp.get_device(x):
             return ((self.denoise(x, sigma, rng) - x) / np.float32(sigma**2)).astype(np.complex64)
 
-    def network(self, device: torch.device) -> Any:
-        """The network as it runs on a device: in bfloat16 a copy of ``model`` that is made at the first use.
+    def denoiser(self, device: torch.device) -> Denoiser:
+        """Return the denoiser as it runs on a device, with a copy of the network that is made at the first use.
 
-        The weights of its layers are rounded once. Autocast would round them to the same values at every evaluation, in
-        some per cent of its time.
+        In bfloat16 the weights of its layers are cast once. Autocast would repeat the same cast at every call, costing
+        a few per cent of the time.
+
+        Args:
+            device (torch.device): Where to run it.
         """
-        if not (self.autocast and has_bfloat16(device)):
-            return self.model.to(device)
-        if device not in self._rounded:
-            network = self._rounded[device] = copy.deepcopy(self.model).to(device)
-            for module in network.modules():
+        in_bfloat16 = self._uses_bfloat16(device)
+        if (device, in_bfloat16) not in self._denoisers:
+            network = copy.deepcopy(self.model).to(device)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stubs
+            for module in network.modules() if in_bfloat16 else ():
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                     module.bfloat16()
-        return self._rounded[device]
+            self._denoisers[device, in_bfloat16] = Denoiser(network)
+        return self._denoisers[device, in_bfloat16]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the copies of the network, which another process makes anew."""
-        return {**self.__dict__, "_rounded": {}}
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the copies of the network, which another process makes again."""
+        return {**self.__dict__, "_denoisers": {}}
 
-    def _prox(self, alpha: float, input: Any) -> Any:
+    def _prox(self, alpha: float, input: Array) -> Array:
         return self.denoise(input, float(self.lamda * alpha) ** 0.5)
 
-    @staticmethod
-    def _as_tensor(x: Any) -> Tensor:
-        """Images (..., H, W) as a complex64 tensor (B, H, W)."""
-        tensor = interop.to_torch(x)
-        return tensor.to(torch.complex64).reshape(-1, *tensor.shape[-2:])
+    def _uses_bfloat16(self, device: torch.device) -> bool:
+        return self.autocast and has_bfloat16(device)
 
     @torch.no_grad()
     def _run(self, views: Tensor, sigma: float) -> Tensor:
-        """Network on complex views (B, K, H, W), chunk by chunk."""
-        network = self.network(views.device)
-        level = min(max(sigma, self.model.sigma_min), self.model.sigma_max)
+        """Denoise complex views (B, K, H, W), chunk by chunk."""
+        denoiser = self.denoiser(views.device)
+        level = min(max(sigma, denoiser.sigma_min), denoiser.sigma_max)
         step = min(1.0, sigma / level) ** 2  # D - x is proportional to sigma^2 where the score does not change
-        autocast = self.autocast and has_bfloat16(views.device)
         out = []
         for part in views.split(self.chunk):
-            with torch.autocast(part.device.type, torch.bfloat16, enabled=autocast):
-                y = denoised(network, self.model.stride, part, level)
+            with torch.autocast(part.device.type, torch.bfloat16, enabled=self._uses_bfloat16(part.device)):
+                y = denoise_padded(denoiser, part, level)
             out.append(y if step == 1 else part + step * (y - part))
-        return torch.cat(out)
+        return torch.cat(out)  # a copy, even of a single chunk: a network might return its input
 
 
-def denoised(network: Any, stride: int, views: Tensor, sigma: float) -> Tensor:
-    """Denoise complex views (B, K, H, W) of any size; the network sees them reflected up to multiples of its stride."""
-    height, width = views.shape[-2:]
-    pad = [-size % stride for size in (height, width)]
-    x = interop.views_to_channels(views)
-    if any(pad):
-        # Reflection keeps edges natural, but needs an image larger than the padding.
-        mode = "reflect" if pad[0] < height and pad[1] < width else "replicate"
-        x = functional.pad(x, (0, pad[1], 0, pad[0]), mode=mode)
-    x = x.contiguous(memory_format=torch.channels_last)
-    y = network(x, torch.full((len(x),), sigma, device=x.device)).float()
-    return interop.channels_to_views(y[..., :height, :width])
+def denoise_padded(denoiser: Denoiser, views: Tensor, sigma: float) -> Tensor:
+    """Denoise complex views of any size.
+
+    Args:
+        denoiser (Denoiser): The denoiser, which pads them to the network's stride.
+        views (Tensor): Complex (B, K, H, W).
+        sigma (float): Noise standard deviation per real channel of each view.
+
+    Returns:
+        Tensor: The denoised views, complex64 (B, K, H, W).
+    """
+    return interop.channels_to_views(denoiser(interop.views_to_channels(views), sigma))
 
 
-def load_prior(name_or_path: str | Path = DEFAULT_PRIOR, **options: Any) -> ScorePrior:
+def load_prior(
+    name_or_path: PathLike = DEFAULT_PRIOR,
+    *,
+    lamda: float = 1.0,
+    autocast: bool = True,
+    chunk: int = 32,
+    seed: int = 0,
+) -> ScorePrior:
     """Load a prior by the name of a bundled one or from a file.
 
     Args:
-        name_or_path: Name (see :func:`hggdp_plugin.checkpoint.bundled_priors`) or file.
-        **options: Passed to :class:`ScorePrior`: ``lamda``, ``autocast``, ``chunk``, ``seed``.
+        name_or_path (str or Path): Name (see :func:`hggdp_plugin.checkpoint.bundled_priors`) or file.
+        lamda (float): As in :class:`ScorePrior`.
+        autocast (bool): As in :class:`ScorePrior`.
+        chunk (int): As in :class:`ScorePrior`.
+        seed (int): As in :class:`ScorePrior`.
 
     Returns:
         ScorePrior: The prior.
 
     Raises:
-        ValueError: No such prior, or the file is not one.
+        ValueError: There is no such prior, or the file does not contain one.
     """
     model, description = load_model(name_or_path)
-    return ScorePrior(model, description, **options)
+    return ScorePrior(model, description, lamda=lamda, autocast=autocast, chunk=chunk, seed=seed)
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself."""
+    """Return whether a device computes in bfloat16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _as_tensor(x: Array) -> Tensor:
+    """Return images (..., H, W) as a complex64 tensor (B, H, W)."""
+    tensor = interop.to_torch(x)
+    return tensor.to(torch.complex64).reshape(-1, *tensor.shape[-2:])

@@ -1,23 +1,24 @@
 """Intensity scale and noise level, from the measurements alone."""
 
 from math import log
-from typing import Any
 
 import sigpy as sp
 
-#: The scale is this percentile of the least-squares image's magnitude ...
-PERCENTILE = 99.8
+from hggdp_plugin._typing import Array
+
+#: The scale is this percentile of the magnitude of the least-squares image ...
+MAGNITUDE_PERCENTILE = 99.8
 #: ... times this factor, which brings the maximum magnitude of a slice to about 1 (1.35 for fully sampled brains, 1.4
 #: to 1.7 for zero-filled ones, whose peaks are lower).
 MAXIMUM_OVER_PERCENTILE = 1.5
-#: The samples farthest from the k-space centre that the noise is measured on, as a fraction of all.
-PERIPHERY = 0.1
+#: Fraction of the samples, those farthest from the k-space center, in which the noise is measured.
+PERIPHERY_FRACTION = 0.1
 
 
-def estimate_scale(image: Any) -> Any:
-    """Complex factor between an image and the prior's convention: maximum magnitude about 1, phase about 0.
+def estimate_scale(image: Array) -> Array:
+    """Estimate the complex factor between an image and the prior's convention: maximum magnitude 1, phase 0, roughly.
 
-    A percentile, not the maximum, because a single hot pixel is no measure. The phase is that of the sum of x |x|, so
+    A percentile is used instead of the maximum, because of single hot pixels. The phase is that of the sum of x |x|, so
     that data with another global phase give the same problem.
 
     Args:
@@ -28,24 +29,24 @@ def estimate_scale(image: Any) -> Any:
     """
     xp = sp.get_array_module(image)
     magnitude = xp.abs(image)
-    size = xp.percentile(magnitude, PERCENTILE, axis=(-2, -1), keepdims=True) * MAXIMUM_OVER_PERCENTILE
+    size = xp.percentile(magnitude, MAGNITUDE_PERCENTILE, axis=(-2, -1), keepdims=True) * MAXIMUM_OVER_PERCENTILE
     unit = xp.where(size > 0, size, 1)
-    # Divided by the size first: x |x| of raw scanner units can leave the range of float32.
+    # Divide by the size first: x |x| in raw scanner units can exceed the range of float32.
     total = ((image / unit) * (magnitude / unit)).sum(axis=(-2, -1), keepdims=True)
     length = xp.abs(total)
     phase = xp.where(length > 0, total / xp.where(length > 0, length, 1), 1)
     return xp.where(size > 0, size * phase, 1).astype(xp.complex64)
 
 
-def estimate_noise(y: Any, radius: Any) -> Any:
-    """Noise variance of k-space, from the sampled points farthest from its centre.
+def estimate_noise(y: Array, radius: Array) -> Array:
+    """Estimate the noise variance of k-space from the samples farthest from its center.
 
-    The median energy, which the few points that carry signal do not move much, over ln 2, which it is for complex
-    Gaussian noise of variance 1.
+    The estimate is the median energy, which a few samples with signal hardly change, divided by ln 2, its value for
+    complex Gaussian noise of variance 1.
 
     Args:
         y (array): k-space (..., coils, *k), zero where not sampled.
-        radius (array): Distance of each sample from the k-space centre, shape (*k).
+        radius (array): Distance of each sample from the k-space center, shape (*k).
 
     Returns:
         array: Variance E|n|^2 per complex sample, float32 (..., 1, 1); 0 where nothing is sampled.
@@ -56,7 +57,7 @@ def estimate_noise(y: Any, radius: Any) -> Any:
     variances = []
     for item in y.reshape(-1, coils, radius.size):
         sampled = (item != 0).any(axis=0)
-        far = sampled & (radius >= xp.quantile(radius[sampled], 1 - PERIPHERY)) if sampled.any() else sampled
+        far = sampled & (radius >= xp.quantile(radius[sampled], 1 - PERIPHERY_FRACTION)) if sampled.any() else sampled
         energy = xp.abs(item[:, far]) ** 2
         variances.append(xp.median(energy) / log(2) if energy.size else xp.zeros(()))
     return xp.stack(variances).astype(xp.float32).reshape(*batch, 1, 1)

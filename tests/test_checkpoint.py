@@ -71,6 +71,16 @@ def test_other_files_are_refused_in_one_line(metadata, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_old_names_of_arguments_are_read(tmp_path):
+    network = UNet(widths=(4,), phase_resolution=8)
+    save_model(tmp_path / "new.safetensors", network, {})
+    with safe_open(tmp_path / "new.safetensors", framework="pt") as file:
+        description = json.loads(file.metadata()["hggdp"])
+    description["config"]["phase_pixels"] = description["config"].pop("phase_resolution")
+    write(tmp_path / "old.safetensors", {"hggdp": json.dumps(description)}, network.state_dict())
+    assert load_model(tmp_path / "old.safetensors")[0].config == network.config
+
+
 def test_a_cut_file_is_refused(tmp_path):
     path = tmp_path / "p.safetensors"
     save_model(path, UNet(widths=(4,)), {})

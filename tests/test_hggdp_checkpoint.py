@@ -1,4 +1,4 @@
-"""Published checkpoints: what is read, what is refused, and that nothing in a file is run."""
+"""Checkpoints of the authors' code: what is read, what is refused, and that no code in a file is run."""
 
 import pickle
 from pathlib import Path
@@ -18,7 +18,7 @@ def network() -> RefineNet:
     return RefineNet(views=2, width=4).eval()
 
 
-def published_form(network: RefineNet) -> list[dict[str, Any]]:
+def authors_form(network: RefineNet) -> list[dict[str, Any]]:
     optimizer = torch.optim.Adam(network.parameters())
     network.score(torch.randn(1, 4, 8, 8), torch.tensor([3])).square().mean().backward()
     optimizer.step()
@@ -33,9 +33,9 @@ def assert_same(a: RefineNet, b: RefineNet) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
-def test_published_form(network: RefineNet, tmp_path: Path, zipped: bool) -> None:
+def test_the_form_of_the_authors_code(network: RefineNet, tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "checkpoint_100000.pth"
-    torch.save(published_form(network), path, _use_new_zipfile_serialization=zipped)
+    torch.save(authors_form(network), path, _use_new_zipfile_serialization=zipped)
     read = read_hggdp_checkpoint(path)
     assert read.sigmas == HGGDP_SIGMAS
     assert not read.training
@@ -45,7 +45,7 @@ def test_published_form(network: RefineNet, tmp_path: Path, zipped: bool) -> Non
 
 def test_loads_by_its_suffix(network: RefineNet, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint_100000.pth"
-    torch.save(published_form(network), path)
+    torch.save(authors_form(network), path)
     read, description = load_model(path)
     assert description == {"architecture": "refinenet", "config": network.config}
     assert isinstance(read, RefineNet)
@@ -68,7 +68,7 @@ class Hostile:
         return Path.touch, (self.target,)
 
 
-@pytest.mark.parametrize("form", ["pickle", "torch", "published"])
+@pytest.mark.parametrize("form", ["pickle", "torch", "authors"])
 def test_hostile_pickle_runs_nothing(network: RefineNet, tmp_path: Path, form: str) -> None:
     path, target = tmp_path / "hostile.pth", tmp_path / "touched"
     if form == "pickle":
@@ -77,7 +77,7 @@ def test_hostile_pickle_runs_nothing(network: RefineNet, tmp_path: Path, form: s
         torch.save(Hostile(target), path)
     else:
         torch.save([network.state_dict(), Hostile(target)], path)
-    with pytest.raises(ValueError, match=r"hostile\.pth: not a torch file, or one that holds more than tensors"):
+    with pytest.raises(ValueError, match=r"hostile\.pth: not a PyTorch file, or one that contains more than tensors"):
         read_hggdp_checkpoint(path)
     assert not target.exists()
     # The file is a threat indeed: a trusting reader does run it.
@@ -91,14 +91,14 @@ def test_hostile_pickle_runs_nothing(network: RefineNet, tmp_path: Path, form: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a torch file"),
-        (b"not a checkpoint", "not a torch file"),
-        (b"R", "not a torch file"),
-        (b"PK\x03\x04 a broken archive", "not a torch file"),
+        (b"", "not a PyTorch file"),
+        (b"not a checkpoint", "not a PyTorch file"),
+        (b"R", "not a PyTorch file"),
+        (b"PK\x03\x04 a broken archive", "not a PyTorch file"),
         ([], "no state dict"),
         (3, "no state dict"),
         ({"epoch": 3}, "no state dict"),
-        ([{"weight": torch.zeros(3)}, {}], "no weights of the published network"),
+        ([{"weight": torch.zeros(3)}, {}], "no weights of the HGGDP network"),
         ({"begin_conv.weight": torch.zeros(3), "normalizer.embed.weight": torch.zeros(3)}, "no weights"),
     ],
 )
@@ -122,7 +122,7 @@ def test_says_what_is_missing(network: RefineNet, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"part\.pth: {match}"):
             read_hggdp_checkpoint(path, **kwargs)
 
-    refused({k: v for k, v in state.items() if "crp" not in k}, r"misses 16 of 173 tensors, such as refine1\.crp\.")
+    refused({k: v for k, v in state.items() if "crp" not in k}, r"lacks 16 of 173 tensors, such as refine1\.crp\.")
     refused(state | {"other.weight": torch.zeros(1)}, r"has unknown 1 of 173 tensors, such as other\.weight")
-    refused(state | {"end_conv.bias": torch.zeros(1)}, r"has of another shape 1 of 173 tensors, such as end_conv\.bias")
+    refused(state | {"end_conv.bias": torch.zeros(1)}, r"has other shapes of 1 of 173 tensors, such as end_conv\.bias")
     refused(state, "10 noise levels, but 2 sigmas; hggdp convert --sigmas", sigmas=[1.0, 0.1])

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import sigpy as sp
 import torch
+from helpers import complex_array as images
 
 from hggdp_plugin.checkpoint import save_model
 from hggdp_plugin.linops import Sense
+from hggdp_plugin.models.denoiser import Denoiser
 from hggdp_plugin.prior import ScorePrior, has_bfloat16, load_prior
 
 
@@ -27,11 +29,6 @@ class Shrink(torch.nn.Module):
         self.calls.append((x, sigma))
         mean = x.unflatten(1, (self.views, 2)).mean(1).repeat(1, self.views, 1, 1)
         return mean * (self.variance / (self.variance + sigma**2 / self.views))[:, None, None, None]
-
-
-def images(*shape, seed=0):
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
 
 
 def test_score_and_denoiser_belong_together(prior, device):
@@ -82,9 +79,9 @@ def test_any_size(make_network, shape, views):
 
 
 def test_padding_reflects_and_is_cropped():
-    model, x = Shrink(), images(6, 7)
-    np.testing.assert_allclose(ScorePrior(model, autocast=False).denoise(x, 0.5), x * 0.5 / 0.75, rtol=1e-6)
-    seen = model.calls[0][0][0].numpy()
+    prior, x = ScorePrior(Shrink(), autocast=False), images(6, 7)
+    np.testing.assert_allclose(prior.denoise(x, 0.5), x * 0.5 / 0.75, rtol=1e-6)
+    seen = prior.denoiser(torch.device("cpu")).network.calls[0][0][0].numpy()
     np.testing.assert_array_equal(seen[0] + 1j * seen[1], np.pad(x, ((0, 2), (0, 1)), "reflect"))
 
 
@@ -118,10 +115,10 @@ def test_the_result_is_new_and_can_be_changed(prior):
 def test_views_are_made_with_the_noise_the_network_was_trained_on():
     """An image with noise sigma becomes K views whose noise is sqrt(K) sigma each, independent, with its mean."""
     K, sigma, n = 3, 0.3, 200 * 200
-    model = Shrink(K)
+    prior = ScorePrior(Shrink(K), autocast=False)
     x = sigma * images(200, 200)  # the clean image is 0
-    ScorePrior(model, autocast=False).denoise(x, sigma, np.random.default_rng(1))
-    (seen, level), *_ = model.calls
+    prior.denoise(x, sigma, np.random.default_rng(1))
+    (seen, level), *_ = prior.denoiser(torch.device("cpu")).network.calls
     assert float(level[0]) == pytest.approx(K**0.5 * sigma)
     channels = seen[0].reshape(2 * K, n).double().numpy()
     covariance = channels @ channels.T / n / (K * sigma**2)
@@ -184,13 +181,22 @@ def test_weights_are_rounded_as_autocast_does_and_the_given_ones_stay(make_netwo
     x = images(2, 16, 16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         channels = torch.view_as_real(torch.from_numpy(x)).permute(0, 3, 1, 2)
-        expected = network(channels, torch.full((2,), 0.2)).float().permute(0, 2, 3, 1).contiguous()
+        expected = Denoiser(network)(channels, 0.2).permute(0, 2, 3, 1).contiguous()
     np.testing.assert_array_equal(prior.denoise(x, 0.2), torch.view_as_complex(expected).numpy())
-    assert next(prior.network(torch.device("cpu")).parameters()).dtype == torch.bfloat16
+    assert next(prior.denoiser(torch.device("cpu")).network.parameters()).dtype == torch.bfloat16
     for name, weight in prior.model.state_dict().items():
         assert torch.equal(weight, before[name])
     prior.autocast = False
     np.testing.assert_array_equal(prior.denoise(x, 0.2), ScorePrior(network, autocast=False).denoise(x, 0.2))
+
+
+def test_the_given_network_is_not_changed(make_network):
+    network = make_network().train()
+    strides = [weight.stride() for weight in network.parameters()]
+    ScorePrior(network).denoise(images(16, 16), 0.2)
+    assert network.training
+    assert all(weight.requires_grad and weight.dtype == torch.float32 for weight in network.parameters())
+    assert [weight.stride() for weight in network.parameters()] == strides
 
 
 def test_a_prior_can_be_sent_to_another_process(make_network):

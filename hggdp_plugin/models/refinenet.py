@@ -1,21 +1,22 @@
-"""The published network of HGGDP: a RefineNet conditioned on the noise level, as in NCSN."""
+"""The network of the HGGDP paper: a RefineNet conditioned on the noise level, as in NCSN."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hggdp_plugin.models.network import ScoreNetwork
+
 HGGDP_SIGMAS: tuple[float, ...] = tuple(np.geomspace(1.0, 0.01, 10).tolist())
 
 
 class ConditionalInstanceNormPlus(nn.Module):
-    """Instance normalisation with a scale, a shift and a memory of the channel means for every noise level.
+    """Instance normalization with a scale and a shift per noise level, which keeps the means of the channels.
 
-    Plain instance normalisation forgets the mean intensity of each channel. The "plus" (Song & Ermon 2019,
-    appendix A.1) adds the means back, themselves standardised over the channels.
+    Plain instance normalization removes the mean intensity of each channel. The "plus" (Song & Ermon 2019,
+    appendix A.1) adds the means back, standardized over the channels.
 
     Args:
         channels (int): Number of channels C.
@@ -29,7 +30,7 @@ class ConditionalInstanceNormPlus(nn.Module):
         nn.init.zeros_(self.embed.weight[:, 2 * channels :])
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Normalise x (B, C, H, W) for the noise levels labels (B,)."""
+        """Normalize x (B, C, H, W) for the noise levels labels (B,)."""
         gamma, alpha, beta = self.embed(labels)[..., None, None].chunk(3, dim=1)
         means = x.mean((2, 3), keepdim=True)
         variance, mean = torch.var_mean(means, dim=1, keepdim=True)
@@ -93,7 +94,7 @@ class ResidualBlock(nn.Module):
 class RCUBlock(nn.ModuleDict):
     """RefineNet's residual convolution units: each adds two stages of norm, ELU, convolution to its input.
 
-    A dictionary of modules, because the published names, such as ``1_2_conv``, are no Python identifiers.
+    A dictionary of modules, because names in the authors' checkpoints, like ``1_2_conv``, are not Python identifiers.
 
     Args:
         channels (int): Number of channels C.
@@ -123,7 +124,7 @@ class MSFBlock(nn.Module):
     """RefineNet's multi-resolution fusion: bring all inputs to one width and one size, and sum them.
 
     Args:
-        in_channels (sequence of ints): Channels of each input.
+        in_channels (sequence of int): Channels of each input.
         out_channels (int): Channels of the output.
         levels (int): Number of noise levels.
     """
@@ -166,7 +167,7 @@ class RefineBlock(nn.Module):
     """RefineNet's refinement block: adapt each input, fuse them, pool in a chain, and refine the output.
 
     Args:
-        in_channels (sequence of ints): Channels of each input, the finest input first.
+        in_channels (sequence of int): Channels of each input, the finest input first.
         out_channels (int): Channels of the output.
         levels (int): Number of noise levels.
         output_units (int): Number of residual convolution units at the output.
@@ -186,20 +187,20 @@ class RefineBlock(nn.Module):
         return self.output_convs(self.crp(h, labels), labels)
 
 
-class RefineNet(nn.Module):
-    r"""The published network of HGGDP: the score of K noisy views of a complex image, at a few noise levels.
+class RefineNet(ScoreNetwork):
+    r"""The network of the HGGDP paper: the score of K noisy views of a complex image, at a few noise levels.
 
-    The network knows the classes i of its levels only. At any :math:`\sigma`, the level nearest in
-    :math:`\log\sigma` tells what the noise looks like, and :math:`\sigma` how much of it there is:
-    :math:`s(x, \sigma) = s_i(x) \sigma_i / \sigma`. This keeps the noise estimate :math:`-\sigma s`, which has unit
-    variance at every level; the normalisation layers hold it there whatever the amplitude of the noise in x. For a
-    normal prior of any variance the score then errs by at most half a step of the grid of levels, against a whole step
-    for :math:`s_i` as it is. Interpolating between two levels would be closer still, for twice the cost.
+    The network only has classes i for its levels. At other noise levels :math:`\sigma` the class nearest in
+    :math:`\log\sigma` is used, and its score is rescaled: :math:`s(x, \sigma) = s_i(x) \sigma_i / \sigma`. This keeps
+    the noise estimate :math:`-\sigma s`, which has unit variance at every level; the normalization layers keep that
+    variance whatever the amplitude of the noise in x. For a normal prior of any variance the error of the score is then
+    at most half a step of the grid of levels, instead of a whole step for :math:`s_i` itself. Interpolation between two
+    levels would be still more accurate, at twice the cost.
 
     Args:
         views (int): Number K of noisy views of the image.
         width (int): Channels at full resolution; twice as many below.
-        sigmas (sequence of floats): Noise standard deviation per real channel of each level.
+        sigmas (sequence of float): Noise standard deviation per real channel of each level.
 
     Raises:
         ValueError: sigmas is empty or not positive.
@@ -220,7 +221,7 @@ class RefineNet(nn.Module):
         super().__init__()
         if not sigmas or min(sigmas) <= 0:
             raise ValueError(f"sigmas: need positive noise levels, not {list(sigmas)}")
-        self.config: dict[str, Any] = {"views": views, "width": width, "sigmas": list(sigmas)}
+        self.config = {"views": views, "width": width, "sigmas": list(sigmas)}
         self.views, self.sigmas, self.stride = views, tuple(sigmas), 2
         self.sigma_min, self.sigma_max = min(sigmas), max(sigmas)
 
@@ -246,8 +247,8 @@ class RefineNet(nn.Module):
 
         Args:
             x (Tensor): Noisy views, real (B, 2K, H, W) as [re1, im1, re2, im2, ...]; H, W multiples of ``stride``.
-            sigma (Tensor): Noise standard deviation per real channel, (B,); levels outside the range of the
-                network's are taken as its first or last.
+            sigma (Tensor): Noise standard deviation per real channel, (B,); below and above the range
+                of the network's levels, its last or first class is used.
 
         Returns:
             Tensor: The denoised views x + sigma^2 s(x, sigma), (B, 2K, H, W).

@@ -2,11 +2,12 @@
 
 import itertools
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from hggdp_plugin.models.network import ScoreNetwork
 
 
 class NoiseEmbedding(nn.Module):
@@ -22,17 +23,17 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, sigma: Tensor) -> Tensor:
         """Embed sigma (B,) as (B, width)."""
-        # log(sigma) spans about 6 from 0.003 to 1: the periods, pi to 32 pi, resolve a factor of 2 and tell all apart.
+        # log(sigma) spans about 6 from 0.003 to 1. Periods from pi to 32 pi resolve a factor of 2 and stay unambiguous.
         frequency = torch.logspace(1, -4, 16, base=2.0, device=sigma.device)
         phase = sigma.log()[:, None] * frequency
         return self.mix(torch.cat([phase.sin(), phase.cos()], dim=1))
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(SiLU(modulate(conv(SiLU(x))))), modulated by the noise level; no normalisation layers.
+    """x + conv(SiLU(modulate(conv(SiLU(x))))), modulated by the noise level; no normalization layers.
 
-    Statistics over an image would tie the result at one place to the content of all others and to the image size;
-    the preconditioned input has unit variance without them.
+    Statistics over an image would tie the result at one place to the content of all others and to the image size. The
+    preconditioned input has unit variance without them.
     """
 
     def __init__(self, width: int, embedding: int) -> None:
@@ -64,47 +65,32 @@ class Level(nn.ModuleList):
 
 
 def keep_variance(network: nn.Module) -> None:
-    """Draw the weights of convolutions such that a result varies as much as what it was made of.
+    """Initialize convolutions such that their output has the variance of their input. Zero weights stay zero.
 
-    With torch's own start a convolution divides the variance by three, and hardly anything of the lower levels
-    arrives: training then stands still for its first hundreds of steps. Weights that start at zero stay so.
+    PyTorch's default initialization shrinks the variance threefold per convolution, so deep levels contribute almost
+    nothing and the first few hundred steps are wasted.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.weight.any():
-            # Strides are as long as transposed kernels, so that each of their pixels has one contribution a channel.
+            # The stride of a transposed convolution equals its kernel, so each pixel gets one contribution per channel.
             pixels = 1 if isinstance(module, nn.ConvTranspose2d) else math.prod(module.kernel_size)
             nn.init.normal_(module.weight, std=(module.in_channels * pixels) ** -0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 
-class UNet(nn.Module):
-    r"""U-Net denoiser with the preconditioning of Karras et al.
-
-    The views share one clean image, so their mean, which carries noise sigma / sqrt(K), takes the skip path, and the
-    network adds its estimate of what is missing. With :math:`\tilde\sigma = \sigma / \sqrt{K}`,
-
-    .. math::
-        D(X, \sigma) = c_{skip} \bar X + c_{out} F(c_{in} X, \log \sigma), \quad
-        c_{skip} = \frac{\sigma_d^2}{\tilde\sigma^2 + \sigma_d^2}, \quad
-        c_{out} = \frac{\tilde\sigma \sigma_d}{\sqrt{\tilde\sigma^2 + \sigma_d^2}}, \quad
-        c_{in} = \frac{1}{\sqrt{\sigma^2 + \sigma_d^2}}
+class UNet(ScoreNetwork):
+    r"""U-Net, preconditioned as in :class:`hggdp_plugin.models.denoiser.Denoiser`.
 
     Args:
         views (int): Number K of noisy views of the image.
-        widths (tuple of ints): Channels per resolution level, finest (half the image's resolution) first.
+        widths (tuple of int): Channels per resolution level, finest (half the image's resolution) first.
         blocks (int): Residual blocks per level, on the way down and on the way up.
         sigma_data (float): Standard deviation of the images, per real channel.
         sigma_min (float): Smallest noise level it is trained for, per real channel.
         sigma_max (float): Largest noise level it is trained for, per real channel.
-        phase_pixels (int): Resolution, in pixels, of the phase that is taken out of the image before the network and
-            put back after it: the network then sees images that are real and positive but for details, whatever the
-            phase of coils and fields. In training mode images are expected without it: a network that is trained on
-            images turned by the phase of their own noise counts on that, and samplers diverge. 0: the phase is left in.
-
-    References:
-        Karras, T., Aittala, M., Aila, T., & Laine, S. (2022).
-        Elucidating the design space of diffusion-based generative models. NeurIPS 35.
+        phase_resolution (int): Resolution, in pixels, of the phase that is removed from the image before the network;
+            0: the phase stays.
     """
 
     def __init__(
@@ -115,20 +101,20 @@ class UNet(nn.Module):
         sigma_data: float = 0.12,
         sigma_min: float = 0.003,
         sigma_max: float = 1.0,
-        phase_pixels: int = 0,
+        phase_resolution: int = 0,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
+        self.config = {
             "views": views,
             "widths": list(widths),
             "blocks": blocks,
             "sigma_data": sigma_data,
             "sigma_min": sigma_min,
             "sigma_max": sigma_max,
-            "phase_pixels": phase_pixels,
+            "phase_resolution": phase_resolution,
         }
         self.views, self.sigma_data, self.sigma_min, self.sigma_max = views, sigma_data, sigma_min, sigma_max
-        self.phase_pixels = phase_pixels
+        self.phase_resolution = phase_resolution
         self.stride = 2 ** len(widths)
 
         features = 4 * widths[0]
@@ -145,29 +131,16 @@ class UNet(nn.Module):
         keep_variance(self)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Denoise K views.
+        """Estimate what is missing in the mean of the views.
 
         Args:
-            x (Tensor): Noisy views, real (B, 2K, H, W) as [re1, im1, re2, im2, ...]; H, W multiples of ``stride``.
-            sigma (Tensor): Noise standard deviation per real channel, (B,).
+            x (Tensor): Views of unit variance, real (B, 2K, H, W) as [re1, im1, re2, im2, ...]; H, W multiples of
+                ``stride``.
+            sigma (Tensor): Their noise level before they were scaled to unit variance, per real channel, (B,).
 
         Returns:
-            Tensor: The denoised views, (B, 2K, H, W): K times the one image that they share.
+            Tensor: An image of unit variance, real (B, 2, H, W).
         """
-        s = sigma[:, None, None, None]
-        mean = x.unflatten(1, (self.views, 2)).mean(1)
-        s_mean = s / math.sqrt(self.views)
-        total = (s_mean**2 + self.sigma_data**2).sqrt()
-        x = x / (s**2 + self.sigma_data**2).sqrt()
-        if self.phase_pixels and not self.training:
-            cos, sin = smooth_phase(mean, self.phase_pixels)
-            f = rotated(self._network(rotated(x, cos, -sin), sigma), cos, sin)
-        else:
-            f = self._network(x, sigma)
-        image = (self.sigma_data / total) ** 2 * mean + (s_mean * self.sigma_data / total) * f
-        return image.repeat(1, self.views, 1, 1)
-
-    def _network(self, x: Tensor, sigma: Tensor) -> Tensor:
         embedding = self.embedding(sigma)
         h = self.head(functional.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         skips = []
@@ -182,33 +155,22 @@ class UNet(nn.Module):
         return functional.pixel_shuffle(self.tail(functional.silu(h)), 2)
 
 
-def smooth_phase(image: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (B, 1, H, W) of the phase of images (B, 2, H, W) at a resolution of so many pixels."""
-    size = [-(-s // pixels) for s in image.shape[2:]]
-    low = functional.interpolate(functional.interpolate(image, size, mode="area"), image.shape[2:], mode="bicubic")
-    re, im = low.chunk(2, dim=1)
-    magnitude = torch.hypot(re, im).clamp_min(1e-12)
-    return re / magnitude, im / magnitude
-
-
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Channels (B, 2K, H, W), in pairs of real and imaginary part, times the complex numbers cos + i sin."""
-    re, im = x[:, ::2], x[:, 1::2]
-    return torch.stack([re * cos - im * sin, re * sin + im * cos], dim=2).flatten(1, 2)
-
-
-def adapted(network: UNet, **changes: Any) -> UNet:
-    """A network of another configuration with the weights of a trained one; blocks that are new start as the identity.
+def adapt(network: UNet, **changes: int) -> UNet:
+    """Build a network of another configuration with the weights of a trained one. New blocks start as the identity.
 
     Args:
         network (UNet): A trained network.
-        **changes: Arguments of :class:`UNet`, ``blocks`` or ``phase_pixels``.
+        **changes: Arguments of :class:`UNet`, ``blocks`` or ``phase_resolution``.
+
+    Returns:
+        UNet: The new network.
 
     Raises:
         ValueError: ``blocks`` are fewer than the network has.
     """
-    if changes.get("blocks", math.inf) < network.config["blocks"]:
-        raise ValueError(f"blocks: {changes['blocks']} are fewer than the {network.config['blocks']} of the network")
+    blocks = network.config["blocks"]
+    if changes.get("blocks", blocks) < blocks:
+        raise ValueError(f"blocks: {changes['blocks']} are fewer than the {blocks} of the network")
     new = UNet(**{**network.config, **changes})
     new.load_state_dict(network.state_dict(), strict=False)
     return new

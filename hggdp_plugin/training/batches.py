@@ -1,5 +1,6 @@
 """Augmented batches of training images."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,17 +57,21 @@ class BatchSource:
         self.augmentation = augmentation or Augmentation()
         #: Height and width of the regions that crops are made of, larger where their pixels may become larger.
         self.region = math.ceil(crop / self.augmentation.resolution)
-        flat = [at_least(image, self.region) for domain in domains for image in domain.images]
-        # One after the other in one vector, so that crops of images of different sizes are drawn at once.
-        self.pixels = torch.cat([image.flatten(1) for image in flat], dim=1)
-        self.sizes = torch.tensor([image.shape[1:] for image in flat])
-        self.starts = self.sizes.prod(1).cumsum(0) - self.sizes.prod(1)
+        flat = [image for domain in domains for image in domain.images]
+        self._store(flat)
         self.magnitude_only = torch.tensor([not image[1].any() for image in flat])
         self.domains = {domain.name: len(domain.images) for domain in domains}
         self.domain_sizes = torch.tensor([len(domain.images) for domain in domains])
         self.domain_starts = self.domain_sizes.cumsum(0) - self.domain_sizes
         weights = torch.tensor([domain.weight for domain in domains])
         self.domain_ends = (weights / weights.sum()).cumsum(0)[:-1]
+
+    def _store(self, images: Sequence[Tensor]) -> None:
+        """Store images one after the other in one vector, so that crops of many sizes of image are drawn at once."""
+        images = [at_least(image, self.region) for image in images]
+        self.pixels = torch.cat([image.flatten(1) for image in images], dim=1)
+        self.sizes = torch.tensor([image.shape[1:] for image in images])
+        self.starts = self.sizes.prod(1).cumsum(0) - self.sizes.prod(1)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -75,6 +80,19 @@ class BatchSource:
     def __deepcopy__(self, memo: object) -> "BatchSource":
         """Return self: weight averaging deep-copies the module, and the images must not be duplicated."""
         return self
+
+    def with_crop(self, crop: int) -> "BatchSource":
+        """Return a source of the same images with crops of another size, in the same memory if they are large enough.
+
+        Args:
+            crop (int): Crop height and width; smaller images are reflected at their borders.
+        """
+        other = copy.copy(self)
+        other.crop, other.region = crop, math.ceil(crop / self.augmentation.resolution)
+        if int(self.sizes.min()) < other.region:
+            parts = zip(self.starts.tolist(), self.sizes.tolist(), strict=True)
+            other._store([self.pixels[:, start : start + h * w].reshape(2, h, w) for start, (h, w) in parts])
+        return other
 
     def to(self, device: torch.device) -> "BatchSource":
         """Move the images to a device, in place."""

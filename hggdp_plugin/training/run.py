@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hggdp_plugin.checkpoint import load_model, save_model
 from hggdp_plugin.models.refinenet import RefineNet
-from hggdp_plugin.models.unet import UNet, adapted
+from hggdp_plugin.models.unet import UNet, adapt
 from hggdp_plugin.training.batches import Augmentation, BatchSource
 from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures, ProgressBar
 from hggdp_plugin.training.images import load_domains, load_images
@@ -22,7 +22,7 @@ from hggdp_plugin.training.module import ScoreTraining
 CHECKPOINT_EVERY = 200
 
 #: Resolution of the phase that new networks do not see.
-PHASE_PIXELS = 16
+PHASE_RESOLUTION = 16
 
 #: Part of the steps of a new network that come before reconstructions (benchmarks/training.py).
 CROPS_FIRST = 0.75
@@ -68,7 +68,7 @@ def train(args: Any) -> dict[str, Any]:
         learning_rate=args.lr,
         optimizer=args.optimizer,
         seed=args.seed,
-        reconstructions=args.reconstructions,
+        rollouts=args.reconstructions,
         crops_first=0.0 if args.init else CROPS_FIRST,
     )
     planned = _remember(args, len(module.source), folder)
@@ -89,15 +89,15 @@ def train(args: Any) -> dict[str, Any]:
             "optimizer": args.optimizer,
             "learning_rate": args.lr,
             "augmentation": vars(module.source.augmentation),
-            "reconstructions": module.reconstructions,
+            "reconstructions": module.rollouts,
             "initialised_from": args.init,
             "kept": args.keep,
         },
         "scale": "maximum magnitude of an image is 1",
         "validation_psnr": {f"{sigma:g}": round(psnr, 2) for sigma, psnr in module.validation_psnr.items()},
     }
-    if module.reconstruction_psnr is not None:
-        description["validation_reconstruction_psnr"] = round(module.reconstruction_psnr, 2)
+    if module.rollout_psnr is not None:
+        description["validation_reconstruction_psnr"] = round(module.rollout_psnr, 2)
     if trainer.is_global_zero:
         save_model(output, network, description)
     return description
@@ -158,16 +158,16 @@ def _remember(args: Any, images: int, folder: Path) -> list[int]:
 
 def _network(args: Any) -> Any:
     """The network to train: that of a prior, or a new one of the architecture asked for."""
-    unet = {"blocks": args.blocks, "phase_pixels": args.phase_pixels}
+    unet = {"blocks": args.blocks, "phase_resolution": args.phase_pixels}
     changes = {name: value for name, value in unet.items() if value is not None}
     network: Any
     if args.init:
         network = load_model(args.init)[0].train()
         if changes and isinstance(network, UNet):
-            network = adapted(network, **changes)
+            network = adapt(network, **changes)
     elif args.architecture == "unet":
         widths = {"widths": args.widths} if args.widths else {}
-        network = UNet(views=args.views, **widths, **{"phase_pixels": PHASE_PIXELS, **changes})
+        network = UNet(views=args.views, **widths, **{"phase_resolution": PHASE_RESOLUTION, **changes})
     elif args.widths and len(args.widths) > 1:
         raise ValueError(f"--widths {' '.join(map(str, args.widths))}: {args.architecture} takes one number")
     else:

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
+from hggdp_plugin.models.denoiser import Denoiser
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.training.loss import denoising_loss, draw_sigma
@@ -40,6 +41,8 @@ def test_levels_are_drawn_from_those_of_a_network_that_has_some():
 class Scaled(torch.nn.Module):
     """The denoiser gain * mean of K views."""
 
+    stride, sigma_min, sigma_max = 1, 0.01, 1.0
+
     def __init__(self, views, gain):
         super().__init__()
         self.views, self.gain = views, gain
@@ -55,7 +58,7 @@ def test_the_loss_is_least_at_the_posterior_mean(views):
     x = v**0.5 * torch.randn(n, 2, 32, 32, generator=generator(5))
     sigma = torch.full((n,), s)
     best = v / (v + s**2 / views)
-    losses = [float(denoising_loss(Scaled(views, best + d), x, sigma, generator())) for d in (-0.1, 0, 0.1)]
+    losses = [float(denoising_loss(Denoiser(Scaled(views, best + d)), x, sigma, generator())) for d in (-0.1, 0, 0.1)]
     assert losses[1] < min(losses[0], losses[2])
     expected = best * s**2 / views / s**2  # the posterior variance over sigma^2
     assert losses[1] == pytest.approx(expected, rel=5 * (2 / x.numel()) ** 0.5)
@@ -64,22 +67,22 @@ def test_the_loss_is_least_at_the_posterior_mean(views):
 @pytest.mark.parametrize("views", [1, 3])
 def test_a_preconditioned_network_starts_with_unit_loss_at_every_level(views):
     """Untrained it is the best linear denoiser of its sigma_data, whose weighted error is 1 by construction."""
-    network = UNet(views=views, widths=(4,), blocks=1)
+    denoiser = Denoiser(UNet(views=views, widths=(4,), blocks=1))
     x = 0.12 * torch.randn(64, 2, 32, 32, generator=generator(5))
     for s in (0.01, 0.1, 1.0):
         with torch.no_grad():
-            loss = float(denoising_loss(network, x, torch.full((64,), s), generator()))
+            loss = float(denoising_loss(denoiser, x, torch.full((64,), s), generator()))
         assert loss == pytest.approx(1, rel=5 * (2 / x.numel()) ** 0.5)
 
 
 def test_the_loss_follows_from_the_generator():
     x, sigma = torch.randn(2, 2, 8, 8), torch.tensor([0.1, 0.5])
-    first = denoising_loss(Scaled(2, 0.5), x, sigma, generator())
-    assert first == denoising_loss(Scaled(2, 0.5), x, sigma, generator())
-    assert first != denoising_loss(Scaled(2, 0.5), x, sigma, generator(1))
+    first = denoising_loss(Denoiser(Scaled(2, 0.5)), x, sigma, generator())
+    assert first == denoising_loss(Denoiser(Scaled(2, 0.5)), x, sigma, generator())
+    assert first != denoising_loss(Denoiser(Scaled(2, 0.5)), x, sigma, generator(1))
 
 
-def test_with_levels_it_is_the_published_score_matching():
+def test_with_levels_it_is_the_score_matching_of_the_paper():
     """sigma^2 |s(X + sigma N, i) + N / sigma|^2, but for the factor of its sum."""
     torch.manual_seed(0)
     network = RefineNet(views=3, width=2)
@@ -87,8 +90,8 @@ def test_with_levels_it_is_the_published_score_matching():
     sigma = torch.tensor(network.sigmas)[labels]
     s = sigma[:, None, None, None]
     with torch.no_grad():
-        loss = denoising_loss(network, x, sigma, generator())
+        loss = denoising_loss(Denoiser(network), x, sigma, generator())
         clean = torch.cat([x, x, x], 1)
         noise = torch.randn(clean.shape, generator=generator())
-        published = 0.5 * ((network.score(clean + s * noise, labels) + noise / s) ** 2 * s**2).sum((1, 2, 3)).mean()
-    torch.testing.assert_close(0.5 * clean[0].numel() * loss, published)
+        paper = 0.5 * ((network.score(clean + s * noise, labels) + noise / s) ** 2 * s**2).sum((1, 2, 3)).mean()
+    torch.testing.assert_close(0.5 * clean[0].numel() * loss, paper)

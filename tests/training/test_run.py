@@ -24,7 +24,7 @@ from hggdp_plugin.training import module, run
 from hggdp_plugin.training.batches import Augmentation, BatchSource
 from hggdp_plugin.training.loss import denoising_loss
 from hggdp_plugin.training.module import VALIDATION_SIGMAS
-from hggdp_plugin.training.rollouts import Reconstructions
+from hggdp_plugin.training.rollouts import RolloutPool
 
 STEPS = 8
 
@@ -143,7 +143,7 @@ def test_a_network_can_be_trained_without_reconstructions(data, undisturbed, tmp
 
 def test_reconstructions_wait_for_a_new_network_but_not_for_a_trained_one(data, undisturbed, tmp_path, monkeypatch):
     steps: list[int] = []
-    monkeypatch.setattr(Reconstructions, "loss", lambda self, call: steps.append(call) or torch.zeros(()))
+    monkeypatch.setattr(RolloutPool, "training_step", lambda self, call: steps.append(call) or torch.zeros(()))
     assert main(arguments(data, tmp_path / "new.safetensors")) == 0
     assert steps == [6, 7]
     steps.clear()
@@ -333,7 +333,7 @@ def test_a_prior_can_start_a_deeper_one(data, undisturbed, tmp_path):
     deeper = ["--init", str(undisturbed), "--blocks", "3", "--phase-pixels", "4"]
     assert main(arguments(data, path, *deeper, "--lr", "0")) == 0
     config, after = load_model(path)[0].config, weights(path)
-    assert (config["blocks"], config["phase_pixels"]) == (3, 4)
+    assert (config["blocks"], config["phase_resolution"]) == (3, 4)
     for name, tensor in weights(undisturbed).items():
         torch.testing.assert_close(after[name], tensor)  # averaging rounds
     assert not after["encoder.0.2.conv2.weight"].any()
@@ -342,9 +342,9 @@ def test_a_prior_can_start_a_deeper_one(data, undisturbed, tmp_path):
 def test_a_network_without_phase_is_trained_on_images_without_it(data, tmp_path, monkeypatch):
     seen = []
 
-    def loss(model, x, sigma, noise):
+    def loss(denoiser, x, sigma, noise):
         seen.append(x)
-        return denoising_loss(model, x, sigma, noise)
+        return denoising_loss(denoiser, x, sigma, noise)
 
     monkeypatch.setattr(module, "denoising_loss", loss)
     # The phase is as uncertain as the level of the noise makes it.
