@@ -12,7 +12,11 @@ from hggdp_plugin.metrics import match, score
 
 
 def comparison(
-    images: Mapping[str, NDArray], reference: NDArray, gain: float = 5.0, zoom: tuple[slice, slice] | None = None
+    images: Mapping[str, NDArray],
+    reference: NDArray,
+    gain: float = 5.0,
+    zoom: tuple[slice, slice] | None = None,
+    figure: Figure | None = None,
 ) -> Figure:
     """Draw images beside their reference, with the error below each.
 
@@ -21,6 +25,7 @@ def comparison(
         reference (array): Reference (y, x).
         gain (float): Factor by which the errors are multiplied.
         zoom (tuple of slices or None): Region (y, x) to show enlarged, in a row between images and errors.
+        figure (Figure or None): Figure to draw into, such as ``plt.figure()``. None: a new one, unknown to pyplot.
 
     Returns:
         Figure: Magnitudes, scaled to the reference, from 0 to its maximum, and absolute differences of the magnitudes
@@ -31,8 +36,11 @@ def comparison(
     """
     ny, nx = reference.shape
     columns, rows = len(images) + 1, 2 if zoom is None else 3
-    figure = Figure(figsize=(2.6 * columns, 0.5 + 2.6 * rows * ny / nx), layout="constrained")
-    FigureCanvasAgg(figure)
+    if figure is None:
+        figure = Figure()
+        FigureCanvasAgg(figure)
+    figure.set_size_inches(2.6 * columns, 0.5 + 2.6 * rows * ny / nx)
+    figure.set_layout_engine("constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

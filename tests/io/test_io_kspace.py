@@ -70,7 +70,7 @@ def test_npy_slices_and_maps(npy):
     np.testing.assert_array_equal(io.read_maps(npy(ksp[0])), ksp[:1].astype(np.complex64))
 
 
-def test_the_image_of_an_array_has_voxels_of_a_millimetre(npy):
+def test_the_image_of_an_array_has_voxels_of_a_millimeter(npy):
     raw = io.read_kspace(npy(_noise(3, 4, 8, 6)))
     assert raw.fov == (1, 8, 6)
     np.testing.assert_array_equal(raw.geometry.position, [[0, 0, 0], [0, 0, 1], [0, 0, 2]])
