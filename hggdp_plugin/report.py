@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -85,8 +86,7 @@ def write_report(path: PathLike, report: Report) -> None:
         "mask": "" if report.mask is None else _mask_figure(report.mask),
         "frames": json.dumps(_frames(report)),
     }
-    for name, text in parts.items():
-        page = page.replace("{{" + name + "}}", text)
+    page = re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], page)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -98,7 +98,7 @@ def zero_filled_image(raw: RawData) -> Array | None:
         raw (RawData): The measurement.
 
     Returns:
-        array or None: Magnitude (repetition, contrast, phase, set, slice, y, x), complex64; None off the Cartesian grid.
+        array or None: Magnitude (repetition, contrast, phase, set, slice, y, x); None off the Cartesian grid.
     """
     if raw.coord is not None:
         return None
@@ -127,10 +127,12 @@ class _Collector(logging.Handler):
         self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "hggdp_plugin.volume.progress":
+            return  # of no interest afterwards
         self.messages.append((record.levelname, record.getMessage()))
 
 
-def _frames(report: Report) -> list[dict[str, object]]:
+def _frames(report: Report) -> list[Mapping[str, object]]:
     """Return the label and the pictures of each frame that is shown."""
     shape = report.image.shape[:-2]
     axes = [name for name, size in zip(_FRAME_AXES[-len(shape) :], shape, strict=True) if size > 1]
@@ -143,7 +145,7 @@ def _frames(report: Report) -> list[dict[str, object]]:
             shown.append((name, image, _window(image), colors))
     if report.std is not None:
         shown.append(("standard error", report.std, _window(report.std), "inferno"))
-    frames = []
+    frames: list[Mapping[str, object]] = []
     for number in numbers:
         places = dict(zip(_FRAME_AXES[-len(shape) :], number, strict=True))
         label = ", ".join(f"{name} {places[name] + 1}" for name in axes) or "the only slice"

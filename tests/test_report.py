@@ -35,7 +35,8 @@ def test_names_of_files_and_messages_are_escaped_and_warnings_stand_first(tmp_pa
     write_report(tmp_path / "r.html", make_report(messages=messages, facts={"prior": "brain-t2"}))
     page = (tmp_path / "r.html").read_text()
     assert "<h1>scan &lt;1&gt;</h1>" in page
-    assert "<li>maps &lt;alias&gt;</li>" in page and "Coils: 8 &amp; more" in page
+    assert "<li>maps &lt;alias&gt;</li>" in page
+    assert "Coils: 8 &amp; more" in page
     assert "<th>prior</th><td>brain-t2</td>" in page
     assert not re.search(r"\{\{\w+\}\}", page)
 

@@ -61,7 +61,7 @@ def log_on_screen() -> Iterator[None]:
     """Show the log of the package on the screen while a command runs."""
     handler, level = _ScreenHandler(), _PACKAGE_LOGGER.level
     _PACKAGE_LOGGER.addHandler(handler)
-    set_quiet(False)
+    _PACKAGE_LOGGER.setLevel(logging.INFO)
     try:
         yield
     finally:
@@ -70,8 +70,10 @@ def log_on_screen() -> Iterator[None]:
 
 
 def set_quiet(quiet: bool) -> None:
-    """Choose whether the log shows only warnings and errors, for the rest of the command."""
-    _PACKAGE_LOGGER.setLevel(logging.WARNING if quiet else logging.INFO)
+    """Choose whether the screen shows only warnings and errors, for the rest of the command."""
+    for handler in _PACKAGE_LOGGER.handlers:
+        if isinstance(handler, _ScreenHandler):
+            handler.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 class _ScreenHandler(logging.Handler):

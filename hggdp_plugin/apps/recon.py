@@ -41,6 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--complex", action="store_true", help="write the complex image (.cfl: always), not its magnitude"
     )
+    parser.add_argument(
+        "--report", type=Path, metavar="HTML", help="write a report to read in a browser: images, mask, log, versions"
+    )
     parser.add_argument("--group", help="HDF5 group of the raw data, if the file has several")
     parser.add_argument(
         "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy, .cfl or .h5"
@@ -124,11 +127,19 @@ def _recon(argv: Sequence[str] | None) -> None:
     output = _output(args)
     inputs = [path for path in (args.raw, args.mps, args.coord) if path]
     check_output(output, inputs=inputs, overwrite=args.overwrite)
-    with sole_writer(output):
-        _reconstruct(args, output)
+    if args.report is None:
+        with sole_writer(output):
+            _reconstruct(args, output)
+        return
+    if args.report.suffix.lower() not in (".html", ".htm") or not args.report.resolve().parent.is_dir():
+        raise InputError("--report", f"cannot write {args.report}", "give a .html file in a folder that exists")
+    from hggdp_plugin.report import collected_log
+
+    with sole_writer(output), collected_log() as messages:
+        _reconstruct(args, output, messages)
 
 
-def _reconstruct(args: argparse.Namespace, output: Path) -> None:
+def _reconstruct(args: argparse.Namespace, output: Path, messages: "list[tuple[str, str]] | None" = None) -> None:
     from hggdp_plugin.io import write_image
     from hggdp_plugin.volume.reconstruct import reconstruct
     from hggdp_plugin.volume.resume import ResumeStore
@@ -136,11 +147,13 @@ def _reconstruct(args: argparse.Namespace, output: Path) -> None:
     start = time.monotonic()
     device = find_device(args.gpu)
     raw = _read(args)
+    seconds = {"reading": time.monotonic() - start}
     _logger.info(raw.summary())
     prior, schedule = _method(args)
     raw, mps = _coils(args, raw)
     if args.reference_noise:
         _check_reference_noise(raw, mps)
+    begin = time.monotonic()
     store = ResumeStore(output.with_name(f"{output.name}.part"))
     image = reconstruct(
         raw,
@@ -157,11 +170,39 @@ def _reconstruct(args: argparse.Namespace, output: Path) -> None:
         resume=store,
         show_pbar=not args.quiet,
     )
+    seconds["maps and reconstruction"] = time.monotonic() - begin
     history = f"hggdp_plugin {args.schedule}, {schedule.evaluations} evaluations, seed {args.seed}"
     keep_phase = args.complex or suffix_of(output) == ".cfl"  # BART's images are complex
     write_image(output, image, raw=raw, complex_=keep_phase, overwrite=args.overwrite, history=history)
     store.remove()
     _logger.info("Wrote %s in %.1f s.", output, time.monotonic() - start)
+    if messages is not None:
+        _write_report(args, raw, image, messages, seconds, history)
+
+
+def _write_report(
+    args: argparse.Namespace,
+    raw: "RawData",
+    image: "Array",
+    messages: list[tuple[str, str]],
+    seconds: dict[str, float],
+    history: str,
+) -> None:
+    from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+    from hggdp_plugin.report import Report, write_report, zero_filled_image
+
+    first = next(zip(*raw.measured_frames.nonzero(), strict=True))
+    report = Report(
+        title=args.raw.name,
+        image=image,
+        zero_filled=zero_filled_image(raw),
+        mask=None if raw.mask is None else raw.mask[first],
+        messages=messages,
+        facts={"method": history, "prior": args.prior or DEFAULT_PRIOR, "samples averaged": args.samples},
+        seconds=seconds,
+    )
+    write_report(args.report, report)
+    _logger.info("Wrote %s.", args.report)
 
 
 def _output(args: argparse.Namespace) -> Path:

@@ -228,3 +228,15 @@ def test_bart_arrays_go_by_their_base_names_and_images_keep_their_phase(prior, t
     assert image.shape == (24, 20)
     assert image.imag.any()
     np.testing.assert_array_equal(image, read_cfl(Path("ksp_hggdp.cfl")))
+
+
+def test_the_report_stands_beside_the_image(raw, prior, tmp_path, capsys):
+    command = [str(raw), "-o", str(tmp_path / "out.npy"), "--prior", prior, *FAST]
+    assert main([*command, "--report", str(tmp_path / "out.html")]) == 0
+    page = (tmp_path / "out.html").read_text()
+    assert raw.name in page
+    assert "% measured" in page
+    assert "acquisitions" in page
+    (tmp_path / "out.npy").unlink()
+    assert main([*command, "--report", str(tmp_path / "out.pdf")]) == 2
+    assert "give a .html file" in capsys.readouterr().err
