@@ -5,6 +5,7 @@ The prior as a proximal operator
 :class:`~hggdp_plugin.ScorePrior` is a :class:`sigpy.prox.Prox`. Any SigPy app or algorithm that accepts a proximal
 operator can use the learned prior, in the way of plug-and-play methods.
 """
+# sphinx_gallery_thumbnail_number = -1
 
 # %%
 # A denoiser

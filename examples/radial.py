@@ -5,6 +5,7 @@ Radial reconstruction
 Non-Cartesian k-space comes with its coordinates: ``coord``, in units of one over the field of view, as everywhere in
 SigPy.
 """
+# sphinx_gallery_thumbnail_number = -1
 
 # %%
 # The scan

@@ -5,6 +5,7 @@ From a raw data file
 ``hggdp recon raw.h5`` does all of this with one command. From Python you can look at each step: what was read, the
 sampling mask, the coil sensitivity maps.
 """
+# sphinx_gallery_thumbnail_number = -1
 
 # %%
 # The file

@@ -67,6 +67,14 @@ class HGGDPRecon(sp.app.App):
     Raises:
         ValueError: An argument does not fit; the message names it, its shape and what would fit.
 
+    Example:
+        >>> from hggdp_plugin.simulation import head_phantom
+        >>> ksp = sp.fft(head_phantom((64, 64)), axes=(-2, -1))  # one coil: (1, 64, 64)
+        >>> ksp[:, 1:24:2] = 0
+        >>> image = HGGDPRecon(ksp, show_pbar=False).run()
+        >>> image.shape, image.dtype
+        ((64, 64), dtype('complex64'))
+
     References:
         Quan, C., Zhou, J., Zhu, Y., Chen, Y., Wang, S., Liang, D., & Liu, Q. (2021). Homotopic gradients of generative
         density priors for MR image reconstruction. IEEE TMI, 40(12), 3265-3278.

@@ -48,6 +48,13 @@ def score(image: ArrayLike, reference: ArrayLike) -> Scores:
 
     Raises:
         ValueError: The shapes differ, are not 2D or below 7 pixels, a value is not finite, or the reference is zero.
+
+    Example:
+        >>> reference = np.ones((8, 8))
+        >>> image = 3 * reference
+        >>> image[0, 0] = 0
+        >>> print(f"{score(image, reference).psnr:.2f} dB")
+        18.06 dB
     """
     magnitude, target = match(np.abs(image), np.abs(reference))
     compare_phase = not (is_magnitude(image) or is_magnitude(reference))

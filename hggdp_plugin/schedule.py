@@ -120,6 +120,13 @@ class NoiseSchedule:
     Raises:
         ValueError: No levels, a level that is not positive and finite, or no steps.
 
+    Example:
+        >>> schedule = NoiseSchedule.fast(levels=3)
+        >>> [round(sigma, 4) for sigma in schedule.sigmas]
+        [0.1, 0.0224, 0.005]
+        >>> NoiseSchedule.hggdp().evaluations
+        800
+
     References:
         Song, Y., & Ermon, S. (2019). Generative modeling by estimating gradients of the data distribution. NeurIPS 32.
     """

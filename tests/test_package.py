@@ -1,11 +1,23 @@
-"""The public names, and that they cost nothing until they are used."""
+"""The public names, the cost of importing them, and the rules of docs/architecture.md."""
 
+import ast
+import graphlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import hggdp_plugin
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "hggdp_plugin"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
 
 
 def test_public_names_are_there():
@@ -21,3 +33,48 @@ def test_other_names_are_not():
 def test_the_package_loads_without_torch():
     code = "import sys, hggdp_plugin; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of the package that a file imports, anywhere in it, and for a package those of its stub."""
+    stub = path.with_suffix(".pyi")
+    trees = [ast.parse(file.read_text()) for file in (path, stub) if file.exists()]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            folder = ".".join(path.relative_to(ROOT).parts[: -node.level]) + "." if node.level else ""
+            base = (folder + (node.module or "")).rstrip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                if full in MODULES or base in MODULES:
+                    yield full if full in MODULES else base
+
+
+def test_no_circle():
+    graph = {name: set(imports(path)) - {name} for name, path in MODULES.items()}
+    assert graph["hggdp_plugin.app"] >= {"hggdp_plugin.problem", "hggdp_plugin.prior"}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_imports_point_down():
+    """In the picture of docs/architecture.md, a module imports only what stands below it."""
+    picture = (ROOT / "docs/architecture.md").read_text().split("```")[1]
+    floors = re.findall(r"^  (\w+)", picture, re.MULTILINE)
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert set(floors) == rooms - {"__init__", "__pycache__"}, (
+        "docs/architecture.md does not show the modules there are"
+    )
+    for name, path in MODULES.items():
+        for target in imports(path):
+            room, other = (module.split(".")[1] if "." in module else None for module in (name, target))
+            if room and other and room != other:
+                assert floors.index(room) < floors.index(other), f"{name} imports {target}, which stands above it"
+
+
+def hooks(text: str) -> set[str]:
+    return set(re.findall(r"^ *(?:entry: )?((?:ruff|mypy|typos)[\w -]*?)(?: --check)?(?: \.)?$", text, re.MULTILINE))
+
+
+def test_ci_runs_what_pre_commit_runs():
+    assert hooks((ROOT / ".ci/run").read_text()) == hooks((ROOT / ".pre-commit-config.yaml").read_text())

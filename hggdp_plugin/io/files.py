@@ -18,6 +18,11 @@ class InputError(ValueError):
         where (object): File, with the location inside it if there is one, or option.
         problem (str): What is wrong.
         remedy (str): What the user can do about it.
+
+    Example:
+        >>> raise InputError("raw.h5", "it has no acquisitions", "choose another file")
+        Traceback (most recent call last):
+        hggdp_plugin.io.files.InputError: raw.h5: it has no acquisitions; choose another file
     """
 
     def __init__(self, where: object, problem: str, remedy: str) -> None:

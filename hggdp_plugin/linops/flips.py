@@ -13,6 +13,10 @@ def flips(ishape: Sequence[int]) -> list[sp.linop.Linop]:
 
     Returns:
         list of Linop: From images (..., H, W) to (..., H, W) or, transposed, (..., W, H); the first is the identity.
+
+    Example:
+        >>> [tuple(T.oshape) for T in flips((3, 5))][3:5]
+        [(3, 5), (5, 3)]
     """
     n = len(ishape)
     linops = []

@@ -41,6 +41,10 @@ def uniform_lines(num_lines: int, accel: float, calib: int = 0) -> Mask:
 
     Raises:
         ValueError: ``accel`` is below 1, or there are more calibration lines than lines.
+
+    Example:
+        >>> uniform_lines(12, accel=3, calib=2).nonzero()[0]
+        array([0, 3, 5, 6, 9])
     """
     _check_accel(accel)
     mask = np.zeros(num_lines, bool)
