@@ -72,6 +72,15 @@ def test_imports_point_down():
                 assert floors.index(room) < floors.index(other), f"{name} imports {target}, which stands above it"
 
 
+def test_data_files_are_in_the_wheel():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "hggdp_plugin"
+    ]
+    packaged = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    assert {path for path in PACKAGE.rglob("*.*") if path.suffix not in (".py", ".pyi", ".pyc")} == packaged
+
+
 def hooks(text: str) -> set[str]:
     return set(re.findall(r"^ *(?:entry: )?((?:ruff|mypy|typos)[\w -]*?)(?: --check)?(?: \.)?$", text, re.MULTILINE))
 
