@@ -1,14 +1,12 @@
 """Random variation of training images."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hggdp_plugin.training.config import Augmentation
 from hggdp_plugin.training.contrast import (
     CURVE_LENGTH,
     CURVE_ORDER,
@@ -24,71 +22,6 @@ from hggdp_plugin.training.resolution import resample
 PHASE_ORDER = 8
 #: The smallest amplitude of that phase, relative to the largest.
 LEAST_PHASE = 0.1
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What a prior should be indifferent to; each can be switched off.
-
-    The attributes from ``monotone_remap`` on are off by default; :meth:`broad` switches them on.
-
-    Attributes:
-        flip (bool): Flips and quarter turns, all eight equally likely.
-        phase (bool): A global phase, uniform.
-        smooth_phase (float): Largest amplitude (radian) of a smooth spatial phase, as coils and field errors give; on
-            half of the images.
-        intensity (float): Largest factor of a random intensity scale, log-uniform in [1/intensity, intensity].
-        shading (float): Largest relative amplitude of a smooth intensity variation; on half of the images.
-        zoom (float): Largest factor of a random change of pixel size, log-uniform, with a sub-pixel shift; on half of
-            the images.
-        magnitude_phase (float): Largest amplitude (radian) of the smooth phase that magnitude images get, log-uniform.
-        monotone_remap (float): Share of the images whose magnitude goes through a random increasing curve.
-        nonmonotone_remap (float): Share of the images whose magnitude goes through a random curve that is not monotone.
-        bias_field (float): Largest amplitude of the logarithm of a smooth intensity variation; on half of the images.
-        resolution (float): Smallest fraction of k-space kept along each axis; on half of the images. The image stays on
-            its grid, as after zero filling, or has larger pixels.
-        tissue_phase (float): Largest amplitude (radian) of a phase that depends on the magnitude, as susceptibility and
-            fat give; on half of the images.
-    """
-
-    flip: bool = True
-    phase: bool = True
-    smooth_phase: float = 2.0
-    intensity: float = 1.25
-    shading: float = 0.3
-    zoom: float = 1.25
-    magnitude_phase: float = 6.0
-    monotone_remap: float = 0.0
-    nonmonotone_remap: float = 0.0
-    bias_field: float = 0.0
-    resolution: float = 1.0
-    tissue_phase: float = 0.0
-
-    @classmethod
-    def broad(cls) -> "Augmentation":
-        """Make the augmentation of a prior for many contrasts, resolutions and coils."""
-        return cls(monotone_remap=0.25, nonmonotone_remap=0.25, bias_field=0.7, resolution=0.5, tissue_phase=0.5)
-
-    def without(self, names: Iterable[str]) -> "Augmentation":
-        """Switch some attributes off."""
-        return replace(self, **{name: OFF[name] for name in names})
-
-
-#: The value of each attribute of :class:`Augmentation` that switches it off.
-OFF: dict[str, Any] = {
-    "flip": False,
-    "phase": False,
-    "smooth_phase": 0.0,
-    "intensity": 1.0,
-    "shading": 0.0,
-    "zoom": 1.0,
-    "magnitude_phase": 0.0,
-    "monotone_remap": 0.0,
-    "nonmonotone_remap": 0.0,
-    "bias_field": 0.0,
-    "resolution": 1.0,
-    "tissue_phase": 0.0,
-}
 
 
 class Draws:
@@ -201,6 +134,18 @@ def magnitude_phase(size: torch.Size, draws: Draws) -> Tensor:
     amplitude = LEAST_PHASE ** (0.5 + 0.5 * draws.uniform(1, 1))
     coefficients = decaying_coefficients(draws.uniform(PHASE_ORDER, PHASE_ORDER), 1.25 + 0.75 * draws.uniform(1, 1))
     return amplitude * smooth_field(coefficients, size)
+
+
+def with_phase(images: list[Tensor], amplitude: float = Augmentation().magnitude_phase) -> list[Tensor]:
+    """Give magnitude images, real (2, H, W) with an imaginary part of zero, a random smooth phase, always the same."""
+    phased = []
+    for number, image in enumerate(images):
+        if not image[1].any():
+            draws = Draws(1, torch.Generator().manual_seed(number), image.device)
+            angle = amplitude * magnitude_phase(image.shape[1:], draws)[0]
+            image = torch.stack([image[0] * torch.cos(angle), image[0] * torch.sin(angle)])
+        phased.append(image)
+    return phased
 
 
 def _zoomed(batch: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:

@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from hggdp_plugin.training.augmentation import (
-    OFF,
-    Augmentation,
     Draws,
     vary_contrast,
     vary_resolution,
     vary_values,
     vary_whole_resolution,
 )
+from hggdp_plugin.training.config import OFF, Augmentation
 
 __all__ = ["OFF", "Augmentation", "BatchSource", "Domain", "at_least"]
 
@@ -76,6 +75,11 @@ class BatchSource:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.sizes)
+
+    @property
+    def mean_pixels(self) -> float:
+        """Mean number of pixels of an image."""
+        return float(self.sizes.prod(1).float().mean())
 
     def __deepcopy__(self, memo: object) -> "BatchSource":
         """Return self: weight averaging deep-copies the module, and the images must not be duplicated."""

@@ -1,76 +1,104 @@
-"""What happens beside the steps of a training run: averaged weights, checkpoints, sample pictures."""
+"""What happens beside the steps of a training run: averaged weights, checkpoints, stops, sample pictures."""
 
+import logging
 import math
+import signal
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from hggdp_plugin.training.progress import announce
 
 #: Noise levels of the sample pictures: the middle of a reconstruction, and its start.
 PICTURE_SIGMAS = (0.1, 0.3)
 
 
 class Averaging(WeightAveraging):
-    """Averages the weights, and leaves the average in the network also if a resumed run finds no step left to do.
+    """Averages the weights, and leaves the average in the network also if a resumed run has no step left.
 
-    Exponentially, over about the last ninth of the steps, at most over the last thousand: what a short run started from
-    is forgotten too.
+    Exponentially, over about the last ninth of the steps, at most the last thousand: also a short run forgets what it
+    started from.
     """
 
     def __init__(self) -> None:
         super().__init__(multi_avg_fn=_average)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Copy the average into the network; to do so again after ``on_train_end`` changes nothing."""
+        """Copy the average into the network; doing so again after ``on_train_end`` changes nothing."""
         self.on_train_end(trainer, pl_module)
 
 
-def _average(averaged: Any, current: Any, count: Any) -> None:
+def _average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
     n = int(count)
     get_ema_multi_avg_fn(min(0.999, (1 + n) / (10 + n)))(averaged, current, count)
 
 
-class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar, but of the run and not of its only epoch, in the middle of which a resumed run goes on.
+class StopOnSignal(lightning.Callback):
+    """Stops the run after the present step at Ctrl-C or SIGTERM; a second signal acts at once.
 
-    Its own has no total then (https://github.com/Lightning-AI/pytorch-lightning/issues/20603), and a wrong pace.
+    Attributes:
+        signal (None or Signals): The signal that came.
     """
 
-    def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
-        """Begin at the step that comes next."""
-        super().on_train_start(trainer, *args)
-        self.train_progress_bar.total = trainer.max_steps
-        self.train_progress_bar.n = self.train_progress_bar.initial = trainer.global_step
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
 
-    def on_train_epoch_start(self, *args: Any) -> None:
-        """Go on: an epoch is nothing new."""
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Install the handlers, in place of Lightning's, which stop without a checkpoint."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+
+    def on_train_end(self, *args: Any) -> None:
+        """Restore the previous handlers."""
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def on_exception(self, *args: Any) -> None:
+        """Restore the previous handlers."""
+        self.on_train_end()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        announce(logging.INFO, "%s: stopping after this step; a second one stops at once", self.signal.name)
+        self.on_train_end()
 
 
 class Checkpoints(lightning.Callback):
-    """Keeps the latest state in one file, and stops when the time is over or the training has diverged.
+    """Keeps the latest state in one file, and stops at a signal, when the time is over or the training has diverged.
 
     Belongs behind :class:`Averaging`. Weights that are not finite are not kept.
 
     Args:
         path (Path): The checkpoint.
-        every (int): Steps between checkpoints.
-        seconds (None or float): Time after which to stop, counted from this start.
+        every (int): Steps between checkpoints; there is one after the last step too.
+        stop (StopOnSignal): Whose signals stop the run.
+        seconds (None or float): Time after which to stop, counted from now.
     """
 
-    def __init__(self, path: Path, every: int, seconds: float | None = None) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int, stop: StopOnSignal, seconds: float | None = None) -> None:
+        self.path, self.every, self.stop = path, every, stop
         self.end = math.inf if seconds is None else time.monotonic() + seconds
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any) -> None:
-        """Save, and stop, if it is time; all processes of a run stop once its first has found so."""
-        over = self.end < math.inf and trainer.strategy.broadcast(time.monotonic() >= self.end)
-        if over or trainer.global_step % self.every == 0:
+        """Save, and stop, if it is time; all processes of a run do so at the same step."""
+        over = self.stop.signal is not None or time.monotonic() >= self.end
+        over = trainer.strategy.reduce_boolean_decision(over, all=False)
+        if over and trainer.strategy.reduce_boolean_decision(self.stop.signal is not None, all=False):
+            self.stop.signal = self.stop.signal or signal.SIGTERM  # another process got it
+        step = trainer.global_step
+        if over or step % self.every == 0 or step >= trainer.max_steps:
             if all(bool(weight.isfinite().all()) for weight in pl_module.parameters()):
                 trainer.save_checkpoint(self.path)
             else:
@@ -79,9 +107,9 @@ class Checkpoints(lightning.Callback):
 
 
 class Pictures(lightning.Callback):
-    """At each validation, a picture of some validation images: clean, noisy and denoised.
+    """At each validation, writes a picture of some validation images: clean, noisy and denoised.
 
-    Magnitudes from 0 to 1 in grey, with the averaged weights; belongs behind :class:`Averaging`.
+    Magnitudes from 0 to 1 in gray, with the averaged weights; belongs behind :class:`Averaging`.
 
     Args:
         folder (Path): Where ``samples-<step>.png`` is written.

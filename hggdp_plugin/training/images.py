@@ -1,27 +1,20 @@
 """Training images, from every kind of file that scans are kept in."""
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
 from hggdp_plugin._typing import PathLike
-from hggdp_plugin.coil_maps import KERNEL_WIDTH, combine_coils
-from hggdp_plugin.io import InputError, RawData, read_array, read_raw
+from hggdp_plugin.io import InputError
 from hggdp_plugin.io.array_kind import guess_kind
 from hggdp_plugin.training.batches import Domain
+from hggdp_plugin.training.readers import SUFFIXES, read_stacks
 
-SUFFIXES = (".h5", ".npy", ".cfl", ".mat")
-
-#: Name of the domain of images that have no other.
-IMAGES = "images"
-
-#: A slice of raw data whose maximum is below this share of the scan's is beside the object: noise.
+#: A slice of a scan whose maximum is below this fraction of the scan's shows nothing but noise.
 EMPTY = 0.05
 
 
@@ -29,15 +22,20 @@ def load_images(paths: Sequence[PathLike]) -> list[Tensor]:
     """Read images, each slice divided by its maximum magnitude.
 
     Args:
-        paths (sequence of path): Files or folders of files: ``.npy`` and ``.cfl`` arrays of images (..., H, W), complex
-            or real, ``.mat`` files with one complex array (H, W, ...), ``.h5`` files with a dataset ``image``, complex
-            or real (..., H, W) or integer (N, 2, H, W) with the attribute ``step`` and channels real, imaginary,
-            ``.h5`` files with a group for each domain (:func:`load_domains`), and ``.h5`` files of fully sampled
-            Cartesian ISMRMRD raw data, whose coils are combined with ESPIRiT maps.
+        paths (sequence of path): Files or folders of files, of complex images
+
+            - ``.npy`` and ``.cfl`` arrays (..., H, W),
+            - ``.mat`` files with one complex array (H, W, ...),
+            - ``.h5`` files with a dataset ``image``, (..., H, W), or integers (N, 2, H, W) with the attribute ``step``
+              and channels real, imaginary,
+            - ``.h5`` files of fully sampled Cartesian ISMRMRD raw data, whose coils are combined with ESPIRiT maps,
+
+            or of magnitude images: real arrays in any of these, ``.h5`` files with a group for each domain
+            (:func:`load_domains`), NIfTI, DICOM and ``.png`` files.
 
     Returns:
-        list of Tensor: Real (2, H, W), float32, channels real and imaginary, the latter zero for magnitude images;
-        empty slices are left out.
+        list of Tensor: Real (2, H, W), float32, channels real and imaginary, the latter zero for magnitude images.
+        Slices of zeros, and those of a scan that show nothing but noise, are left out.
 
     Raises:
         InputError: A path has no readable image; the message names it.
@@ -62,11 +60,17 @@ def load_domains(paths: Sequence[PathLike], weights: Mapping[str, float] | None 
     Raises:
         InputError: A path has no readable image, or there is no domain of a name in ``weights``.
     """
-    found: dict[str, list[Tensor]] = {}
+    slices: list[_Slice] = []
     for file in _find_files(paths):
-        for name, arrays in _read(file).items():
-            found.setdefault(name, []).extend(image for array in arrays for image in _slices(file, array))
-    found = {name: images for name, images in found.items() if images}
+        for stack in read_stacks(file):
+            slices += [_Slice(stack.domain, stack.scan, *one) for one in _normalized_slices(file, stack.array)]
+    peaks: dict[str | None, float] = {}
+    for one in slices:
+        peaks[one.scan] = max(one.peak, peaks.get(one.scan, 0.0))
+    found: dict[str, list[Tensor]] = {}
+    for one in slices:
+        if one.scan is None or one.peak > EMPTY * peaks[one.scan]:
+            found.setdefault(one.domain, []).append(one.image)
     if not found:
         raise InputError(", ".join(map(str, paths)), "all images are empty", "give other files")
     weights = dict(weights or {})
@@ -75,16 +79,25 @@ def load_domains(paths: Sequence[PathLike], weights: Mapping[str, float] | None 
     return [Domain(name, tuple(images), weights.get(name, 1.0)) for name, images in found.items()]
 
 
+class _Slice(NamedTuple):
+    """An image with its scan's name, if it has one, and the maximum that it was divided by."""
+
+    domain: str
+    scan: str | None
+    image: Tensor
+    peak: float
+
+
 def _find_files(paths: Sequence[PathLike]) -> Iterator[Path]:
     for path in map(Path, paths):
-        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        found = sorted(f for f in path.rglob("*") if f.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
         if not found:
             raise InputError(path, "no training images here", f"give files ending in {', '.join(SUFFIXES)}")
         yield from found
 
 
-def _slices(file: Path, array: np.ndarray) -> list[Tensor]:
-    """Check an array of images (..., H, W) and return its slices as real (2, H, W) of maximum 1."""
+def _normalized_slices(file: Path, array: np.ndarray) -> Iterator[tuple[Tensor, float]]:
+    """Check images (..., H, W), and give those that are not zero, real (2, H, W) of maximum 1, with their maxima."""
     if array.ndim < 2 or array.dtype.kind not in "fiuc":
         raise InputError(file, f"expected images (..., H, W), got {array.dtype} {array.shape}", "give images")
     if min(array.shape[-2:]) < 2:
@@ -95,95 +108,7 @@ def _slices(file: Path, array: np.ndarray) -> list[Tensor]:
     slices = array.reshape(-1, *array.shape[-2:])
     if guess_kind(slices) == "kspace":
         raise InputError(file, "its energy is all in the center, as in k-space", "give images")
-    peaks = np.abs(slices).max(axis=(1, 2))
-    return [
-        torch.from_numpy((np.stack([s.real, s.imag]) / peak).astype(np.float32))
-        for s, peak in zip(slices, peaks, strict=True)
-        if peak > 0
-    ]
-
-
-def _read(file: Path) -> dict[str, list[np.ndarray]]:
-    """Read the images of a file, by domain."""
-    suffix = file.suffix.lower()
-    if suffix == ".mat":
-        return {IMAGES: [_read_mat(file)]}
-    if suffix != ".h5":
-        return {IMAGES: [read_array(file)]}
-    try:
-        with h5py.File(file, "r") as h5:
-            if "image" in h5:
-                return {IMAGES: [_stored(h5["image"])]}
-            domains = {name: group for name, group in h5.items() if "step" in group.attrs}
-            if domains:
-                return {name: _stored_domain(group) for name, group in domains.items()}
-    except (OSError, KeyError, IndexError, TypeError, AttributeError) as error:
-        problem = f"not a training file with a dataset 'image' or groups of images ({error})"
-        raise InputError(file, problem, "see docs/training.md for the layout") from error
-    return {IMAGES: [combined(read_raw(file))]}
-
-
-def _stored(dataset: Any) -> np.ndarray:
-    data = dataset[()]
-    if np.issubdtype(data.dtype, np.integer):
-        real = data.astype(np.float32) * np.float32(dataset.attrs["step"])
-        data = real[:, 0] + 1j * real[:, 1]
-    return data
-
-
-def _stored_domain(group: Any) -> list[np.ndarray]:
-    return [dataset[()] * np.float32(group.attrs["step"]) for dataset in group.values()]
-
-
-def _read_mat(file: Path) -> np.ndarray:
-    """Read the one complex array of a MATLAB file, (H, W, ...) there, as (..., H, W)."""
-    from scipy.io import loadmat
-
-    try:
-        if h5py.is_hdf5(file):  # MATLAB 7.3: axes reversed, complex numbers as pairs
-            with h5py.File(file, "r") as h5:
-                pairs = {k: v[()] for k, v in h5.items() if isinstance(v, h5py.Dataset) and v.dtype.names}
-            arrays = {k: (v["real"] + 1j * v["imag"]).T for k, v in pairs.items() if v.dtype.names == ("real", "imag")}
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of variables that are no arrays
-                arrays = {k: v for k, v in loadmat(file).items() if np.iscomplexobj(v)}
-    except Exception as e:  # SciPy raises what its parser stumbles over: struct.error, zlib.error, TypeError and more
-        raise ValueError(f"{file}: not a readable MATLAB file ({e})") from e
-    if len(arrays) != 1:
-        found = ", ".join(sorted(arrays)) or "none"
-        raise ValueError(f"{file}: expected one complex array, found {found}; save the images alone")
-    (array,) = arrays.values()
-    return np.moveaxis(array, (0, 1), (-2, -1))
-
-
-def combined(raw: RawData) -> np.ndarray:
-    """Images of fully sampled raw data, as a reconstruction with ESPIRiT maps would see them.
-
-    Args:
-        raw (RawData): Cartesian measurement.
-
-    Returns:
-        array: complex64 (images, H, W) on the measured grid; slices beside the object are left out.
-
-    Raises:
-        InputError: The measurement is not Cartesian, or not fully sampled.
-    """
-    if raw.coord is not None or raw.calib is None:
-        raise InputError(raw.source, f"its trajectory is {raw.trajectory}", "train on Cartesian data, or on images")
-    ksp = raw.ksp.reshape(-1, *raw.ksp.shape[4:])
-    ksp = ksp[ksp.any(axis=(1, 2, 3, 4))]  # a frame that was not measured at all is none
-    sampled = float(ksp.any(axis=2).mean())
-    if sampled < 1:
-        raise InputError(
-            raw.source, f"{100 * sampled:.0f} % of its k-space was measured", "train on fully sampled scans"
-        )
-    images = np.zeros((*ksp.shape[:2], *raw.grid), np.complex64)
-    coils, width = ksp.shape[2], min(raw.grid)
-    if coils > 1 and width <= KERNEL_WIDTH:
-        raise InputError(raw.source, f"a matrix of {raw.grid} is too small for coil maps", "train on larger images")
-    for slice_, calib in enumerate(raw.calib):
-        images[:, slice_] = combine_coils(ksp[:, slice_], calib, raw.calib_width)
-    images = images.reshape(-1, *raw.grid)
-    peaks = np.abs(images).max(axis=(1, 2))
-    return images[peaks > EMPTY * peaks.max()]
+    for one, peak in zip(slices, np.abs(slices).max(axis=(1, 2)), strict=True):
+        if peak > 0:
+            channels = np.stack([one.real, one.imag]) / peak
+            yield torch.from_numpy(channels.astype(np.float32)), float(peak)

@@ -1,7 +1,12 @@
 """One training run: images in, a prior's file out, resumable in between."""
 
 import json
+import logging
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,212 +14,332 @@ import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 from hggdp_plugin.checkpoint import load_model, save_model
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet, adapt
-from hggdp_plugin.training.batches import Augmentation, BatchSource
-from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures, ProgressBar
+from hggdp_plugin.training.augmentation import with_phase
+from hggdp_plugin.training.batches import BatchSource, Domain
+from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures, StopOnSignal
+from hggdp_plugin.training.config import ConfigError, TrainConfig
 from hggdp_plugin.training.images import load_domains, load_images
 from hggdp_plugin.training.module import ScoreTraining
+from hggdp_plugin.training.progress import Pace, ProgressBar, announce, can_show_bar
+from hggdp_plugin.training.synthetic import synthetic_domains
 
-#: Steps between checkpoints: what a stop can cost at most.
+#: Steps between checkpoints: what a crash can cost at most.
 CHECKPOINT_EVERY = 200
 
 #: Resolution of the phase that new networks do not see.
 PHASE_RESOLUTION = 16
 
-#: Part of the steps of a new network that come before reconstructions (benchmarks/training.py).
+#: Fraction of the steps of a new network that come before rollouts (benchmarks/training.py).
 CROPS_FIRST = 0.75
 
-#: What may differ between the starts of a run; the rest makes its course.
-MAY_CHANGE = ("output", "val", "val_every", "max_time", "devices", "compile", "steps", "keep")
+#: Height and width of synthetic images.
+SYNTHETIC_SIZE = 256
 
 
-def train(args: Any) -> dict[str, Any]:
-    """Train as the command line says and write the prior.
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Train a network and write the prior.
 
-    The run's state lives in the folder ``<output>.run``: its arguments, the latest checkpoint, sample pictures and, one
-    for every start, metrics.csv and TensorBoard events. If it has a checkpoint, the run continues from there.
+    The run's state lives in ``config.run_folder``: its configuration, the latest checkpoint, sample pictures and, one
+    for every start, metrics.csv and TensorBoard events. If there is a checkpoint, the run continues from it.
+
+    Ctrl-C and SIGTERM stop the run after the present step; checkpoint and prior of the steps done are written first.
 
     Args:
-        args (Namespace): As :func:`hggdp_plugin.apps.train.build_parser` makes it.
+        config (TrainConfig): What to train, on what, and how.
 
     Returns:
         dict: The description written into the prior's file.
 
     Raises:
-        ValueError: Unusable images, prior or output, arguments that are not those the run began with, or a training
-            that diverged; the message says which.
-
-    References:
-        Wortsman, M., et al. (2022). Robust fine-tuning of zero-shot models. CVPR. (``args.keep``)
+        InputError: Images cannot be used.
+        ConfigError: The configuration does not fit the network, the machine, or what the run was started with; or the
+            training diverged.
+        KeyboardInterrupt: The run was stopped by Ctrl-C.
+        SystemExit: The run was stopped by SIGTERM; the code is 143.
     """
-    output: Path = args.output
-    if output.suffix != ".safetensors" or not output.resolve().parent.is_dir():
-        raise ValueError(f"--output {output}: give a .safetensors file in a folder that exists")
-    if args.keep and not args.init:
-        raise ValueError(f"--keep {args.keep:g}: only with --init, of whose weights it keeps a part; leave it out")
-    folder = output.with_name(output.name + ".run")
-    lightning.seed_everything(args.seed, verbose=False)
-    network = _network(args)
-    args.reconstructions = _reconstructions(args, network)
-    module = ScoreTraining(
-        network,
-        BatchSource(load_domains(args.data), args.crop, Augmentation().without(args.without)),
-        _spread(load_images(args.val)) if args.val else [],
-        batch_size=args.batch_size,
-        steps=args.steps,
-        learning_rate=args.lr,
-        optimizer=args.optimizer,
-        seed=args.seed,
-        rollouts=args.reconstructions,
-        crops_first=0.0 if args.init else CROPS_FIRST,
-    )
-    planned = _remember(args, len(module.source), folder)
-    if args.compile:
+    lightning.seed_everything(config.seed, verbose=False)
+    network = build_network(config)
+    source = BatchSource(load_training_domains(config), config.crop, config.augmentation)
+    module = build_module(config, network, source, load_validation(config))
+    planned = _remember(config, len(module.source))
+    if config.compile:
         network.compile(dynamic=False)  # in place: the names of the weights stay
-    trainer = fit(module, args, folder)
+    trainer, stop = fit(module, config)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
-        raise ValueError(f"--lr {args.lr:g}: the training has diverged; remove {folder} and give a lower one")
-    description: dict[str, Any] = {
-        "training": {
-            "data": [path.name for path in args.data],
-            "images": len(module.source),
-            "steps": trainer.global_step,
-            "planned_steps": planned,
-            "batch_size": args.batch_size,
-            "devices": trainer.world_size,
-            "crop": args.crop,
-            "optimizer": args.optimizer,
-            "learning_rate": args.lr,
-            "augmentation": vars(module.source.augmentation),
-            "reconstructions": module.rollouts,
-            "initialised_from": args.init,
-            "kept": args.keep,
-        },
-        "scale": "maximum magnitude of an image is 1",
-        "validation_psnr": {f"{sigma:g}": round(psnr, 2) for sigma, psnr in module.validation_psnr.items()},
-    }
-    if module.rollout_psnr is not None:
-        description["validation_reconstruction_psnr"] = round(module.rollout_psnr, 2)
+        remedy = f"delete {config.run_folder} and give a lower one"
+        raise ConfigError("learning_rate", config.learning_rate, "the training has diverged", remedy)
+    description = _describe(config, module, trainer, planned)
     if trainer.is_global_zero:
-        save_model(output, network, description)
+        save_model(Path(config.output), network, description)
+    if stop.signal is not None:
+        _leave(stop.signal, config, trainer)
+    _measure(trainer, module)
+    description.update(_validation_figures(module))
+    if trainer.is_global_zero:
+        save_model(Path(config.output), network, description)
+    more = "" if trainer.global_step >= config.steps else "; start the same command again to continue"
+    announce(
+        logging.INFO, "%s: the prior after %d of %d steps%s", config.output, trainer.global_step, config.steps, more
+    )
     return description
 
 
-def fit(module: ScoreTraining, args: Any, folder: Path) -> lightning.Trainer:
-    """Train, or go on from the latest checkpoint in a folder, and measure on the validation images.
-
-    A part ``args.keep`` of the weights at the start stays in those at the end.
-
-    Args:
-        module (ScoreTraining): What to train; its network has the averaged weights afterwards.
-        args (Namespace): As :func:`train` takes it.
-        folder (Path): Where the run keeps its state.
-
-    Returns:
-        Trainer: The trainer, its work done.
-    """
-    trainer: Any = _trainer(module, args, folder)  # whose type does not tell of its callbacks
-    first = [weight.detach().clone() for weight in module.model.parameters()]
-    last = folder / "last.ckpt"
-    with warnings.catch_warnings():
-        # The loaders only count: workers would cost more than they bring, and an epoch has no end to log at.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # So a run may stop anywhere: each step draws its batch from its number.
-        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own, under torch 2.13
-        trainer.fit(module, ckpt_path=last if last.exists() else None)
-        for weight, before in zip(module.model.parameters(), first, strict=True):
-            weight.data.lerp_(before.to(weight.device), args.keep)
-        # The network has the averaged weights now; the callback would show the validation its own, with nothing kept.
-        trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, Averaging)]
-        if module.validation:
-            trainer.validate(module, verbose=False)
-    return trainer
-
-
-def _remember(args: Any, images: int, folder: Path) -> list[int]:
-    """Note the run's arguments, or refuse others than it began with; return the lengths planned for it so far."""
-    now = {name: value for name, value in vars(args).items() if name not in MAY_CHANGE}
-    now = {**now, "data": [path.name for path in args.data], "images": images}
-    file, planned = folder / "arguments.json", []
-    if file.exists() and (folder / "last.ckpt").exists():
-        before = {"reconstructions": 0, **json.loads(file.read_text())}  # none before there were any
-        planned = before["steps"]
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{folder}: this run began with {name} {before.get(name)}, not {value}; remove the folder to train"
-                    " anew, or give another --output"
-                )
-    planned = planned if planned[-1:] == [args.steps] else [*planned, args.steps]
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({**now, "steps": planned}, indent=1) + "\n")
-    return planned
-
-
-def _network(args: Any) -> Any:
-    """The network to train: that of a prior, or a new one of the architecture asked for."""
-    unet = {"blocks": args.blocks, "phase_resolution": args.phase_pixels}
-    changes = {name: value for name, value in unet.items() if value is not None}
+def build_network(config: TrainConfig) -> Any:
+    """Build the network to train: that of a prior, or a new one of the architecture asked for."""
+    asked = {"blocks": config.blocks, "phase_resolution": config.phase_resolution}
+    changes = {name: value for name, value in asked.items() if value is not None}
     network: Any
-    if args.init:
-        network = load_model(args.init)[0].train()
-        if changes and isinstance(network, UNet):
-            network = adapt(network, **changes)
-    elif args.architecture == "unet":
-        widths = {"widths": args.widths} if args.widths else {}
-        network = UNet(views=args.views, **widths, **{"phase_resolution": PHASE_RESOLUTION, **changes})
-    elif args.widths and len(args.widths) > 1:
-        raise ValueError(f"--widths {' '.join(map(str, args.widths))}: {args.architecture} takes one number")
+    options: dict[str, Any] = {"views": config.views}
+    if config.init:
+        network = _load_init(config, changes)
+    elif config.architecture == "unet":
+        options |= {"widths": config.widths} if config.widths else {}
+        network = UNet(**options | {"phase_resolution": PHASE_RESOLUTION} | changes)
     else:
-        network = RefineNet(views=args.views, **({"width": args.widths[0]} if args.widths else {}))
-    if changes and not isinstance(network, UNet):
-        raise ValueError("--blocks, --phase-pixels: only the U-Net has them; leave them out")
-    if args.crop % network.stride:
-        raise ValueError(f"--crop {args.crop}: give a multiple of {network.stride}, which the network's levels ask for")
+        options |= {"width": config.widths[0]} if config.widths else {}
+        network = RefineNet(**options)
+    for name in ("blocks", "phase_resolution"):
+        if (value := getattr(config, name)) is not None and not isinstance(network, UNet):
+            raise ConfigError(name, value, "only the U-Net has it", "leave it out")
+    if config.crop % network.stride:
+        raise ConfigError(
+            "crop", config.crop, "the network's levels cannot halve it", f"give a multiple of {network.stride}"
+        )
     return network.to(memory_format=torch.channels_last)
 
 
-def _reconstructions(args: Any, network: Any) -> int:
-    """How many reconstructions a step learns from."""
+def build_module(
+    config: TrainConfig, network: torch.nn.Module, source: BatchSource, validation: list[Tensor]
+) -> ScoreTraining:
+    """Build the Lightning module of a run from its network and images."""
     can = isinstance(network, UNet) and network.views == 1
-    if args.reconstructions and not can:
-        raise ValueError(f"--reconstructions {args.reconstructions}: only for the U-Net with one view; leave it out")
-    return int(can if args.reconstructions is None else args.reconstructions)
+    if config.rollouts and not can:
+        raise ConfigError("rollouts", config.rollouts, "only for the U-Net with one view", "leave it out")
+    crops_first = config.crops_first
+    if crops_first is None:
+        crops_first = 0.0 if config.init else CROPS_FIRST
+    return ScoreTraining(
+        network,
+        source,
+        validation,
+        batch_size=config.batch_size,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        warmup=config.warmup,
+        seed=config.seed,
+        rollouts=int(can if config.rollouts is None else config.rollouts),
+        crops_first=crops_first,
+    )
 
 
-def _spread(images: list[torch.Tensor], most: int = 16) -> list[torch.Tensor]:
-    """At most ``most`` images, evenly spaced: enough for a figure, cheap enough to repeat."""
-    return images[:: -(-len(images) // most)]
+def load_validation(config: TrainConfig, most: int = 16) -> list[Tensor]:
+    """Load at most ``most`` validation images, evenly spaced: enough for a figure, cheap enough to repeat."""
+    images = load_images(config.validation) if config.validation else []
+    return with_phase(images[:: max(-(-len(images) // most), 1)])
 
 
-def _trainer(module: ScoreTraining, args: Any, folder: Path) -> lightning.Trainer:
+def fit(module: ScoreTraining, config: TrainConfig) -> tuple[lightning.Trainer, StopOnSignal]:
+    """Train, or continue from the latest checkpoint of the run.
+
+    Args:
+        module (ScoreTraining): What to train. Afterwards its network has the averaged weights, a fraction
+            ``config.init_weight`` of them those at the start.
+        config (TrainConfig): The run.
+
+    Returns:
+        tuple: The trainer, and the callback that knows of a stop by a signal.
+    """
+    stop = StopOnSignal()
+    with _quiet_lightning():
+        trainer: Any = _build_trainer(module, config, stop)  # typed Any: Trainer's annotations lack its callbacks
+        first = [weight.detach().clone() for weight in module.model.parameters()]
+        last = config.run_folder / "last.ckpt"
+        trainer.fit(module, ckpt_path=last if last.exists() else None)
+    for weight, before in zip(module.model.parameters(), first, strict=True):
+        weight.data.lerp_(before.to(weight.device), config.init_weight)
+    return trainer, stop
+
+
+def _measure(trainer: Any, module: ScoreTraining) -> None:
+    """Measure on the validation images, with the averaged weights, which the network has after the training."""
+    # The callback would show the validation its own weights, without the part of the initial ones.
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, Averaging)]
+    if module.validation:
+        with _quiet_lightning():
+            trainer.validate(module, verbose=False)
+
+
+def _load_init(config: TrainConfig, changes: dict[str, int]) -> Any:
+    """Load the prior to start from, deeper or with another phase resolution if asked for."""
+    try:
+        network: Any = load_model(str(config.init))[0].train()
+    except ValueError as error:
+        problem = str(error).removeprefix(f"prior {config.init}: ")
+        raise ConfigError("init", config.init, problem, "give another prior") from error
+    if not changes or not isinstance(network, UNet):
+        return network
+    try:
+        return adapt(network, **changes)
+    except ValueError as error:
+        problem = str(error).removeprefix("blocks: ")
+        raise ConfigError("blocks", config.blocks, problem, "give at least as many") from error
+
+
+def load_training_domains(config: TrainConfig) -> list[Domain]:
+    """Load the images, and make the synthetic ones."""
+    names = ("dead_leaves", "regions") if config.synthetic else ()
+    weights = {name: weight for name, weight in config.domain_weights.items() if name not in names}
+    domains = load_domains(config.data, weights)
+    if config.synthetic:
+        generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(config.seed)
+        for domain in synthetic_domains(config.synthetic, SYNTHETIC_SIZE, generator):
+            domains.append(Domain(domain.name, domain.images, config.domain_weights.get(domain.name, 1.0)))
+    if not any(domain.weight for domain in domains):
+        raise ConfigError("domain_weights", config.domain_weights, "all are 0", "give at least one domain a weight")
+    listed = ", ".join(f"{domain.name} {len(domain.images)}" for domain in domains if domain.weight)
+    announce(logging.INFO, "Training images: %s", listed)
+    magnitude = sum(not image[1].any() for d in domains if d.weight and d.name not in names for image in d.images)
+    if magnitude:
+        announce(
+            logging.INFO,
+            "%d of them are magnitude images: each gets a random smooth phase whenever it is drawn."
+            " Complex images make a better prior.",
+            magnitude,
+        )
+    return domains
+
+
+def _remember(config: TrainConfig, images: int) -> list[int]:
+    """Note the run's configuration, or refuse one of another course; return the lengths planned for it so far."""
+    folder, planned = config.run_folder, []
+    file = folder / "config.json"
+    if (folder / "last.ckpt").exists():
+        if not file.exists():
+            raise ConfigError("output", str(config.output), f"{folder} is of another version", "delete the folder")
+        before = json.loads(file.read_text())
+        planned = before["planned_steps"]
+        now = {**config.course(), "images": images}
+        then = {**TrainConfig.from_json(json.dumps(before["config"])).course(), "images": before["images"]}
+        for name, value in now.items():
+            if then[name] != value:
+                problem = f"{folder} was started with {then[name]!r}"
+                raise ConfigError(name, value, problem, "delete the folder to start over, or give another output")
+    planned = planned if planned[-1:] == [config.steps] else [*planned, config.steps]
+    folder.mkdir(parents=True, exist_ok=True)
+    remembered = {"config": json.loads(config.to_json()), "images": images, "planned_steps": planned}
+    file.write_text(json.dumps(remembered, indent=1) + "\n")
+    return planned
+
+
+def _leave(number: signal.Signals, config: TrainConfig, trainer: lightning.Trainer) -> None:
+    """Say what a stopped run leaves behind, and end as the signal asks."""
+    announce(
+        logging.WARNING,
+        "Stopped by %s after %d of %d steps. %s is the prior of these steps; start the same command again to continue.",
+        number.name,
+        trainer.global_step,
+        config.steps,
+        config.output,
+    )
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # at another code Lightning would kill the first process
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
+
+
+def _describe(
+    config: TrainConfig, module: ScoreTraining, trainer: lightning.Trainer, planned: list[int]
+) -> dict[str, Any]:
+    """Describe the training, for the prior's file."""
+    return {
+        "training": {
+            "data": [Path(path).name for path in config.data],
+            "images": len(module.source),
+            "domains": module.source.domains,
+            "domain_weights": dict(config.domain_weights),
+            "steps": trainer.global_step,
+            "planned_steps": planned,
+            "batch_size": config.batch_size,
+            "devices": trainer.world_size,
+            "crop": config.crop,
+            "optimizer": config.optimizer,
+            "learning_rate": config.learning_rate,
+            "augmentation": asdict(config.augmentation),
+            "rollouts": module.rollouts,
+            "init": config.init,
+            "init_weight": config.init_weight,
+        },
+        "scale": "maximum magnitude of an image is 1",
+    }
+
+
+def _validation_figures(module: ScoreTraining) -> dict[str, Any]:
+    """Return the figures of the last validation, for the prior's file."""
+    figures: dict[str, Any] = {
+        "validation_psnr": {f"{sigma:g}": round(psnr, 2) for sigma, psnr in module.validation_psnr.items()}
+    }
+    if module.rollout_psnr is not None:
+        figures["validation_reconstruction_psnr"] = round(module.rollout_psnr, 2)
+    return figures
+
+
+def _build_trainer(module: ScoreTraining, config: TrainConfig, stop: StopOnSignal) -> lightning.Trainer:
+    folder, bar = config.run_folder, can_show_bar()
+    change = round(module.crops_first * config.steps) if module.rollouts else config.steps
+    pixels = module.source.mean_pixels / (config.batch_size * config.crop**2)
     try:
         return lightning.Trainer(
-            devices=args.devices,
-            precision="32-true" if args.float32 else "bf16-mixed",
-            max_steps=args.steps,
+            devices=config.devices,
+            precision="32-true" if config.float32 else "bf16-mixed",
+            max_steps=config.steps,
             max_epochs=-1,
-            val_check_interval=args.val_every,
+            val_check_interval=config.validate_every,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             limit_val_batches=1.0 if module.validation else 0,
             use_distributed_sampler=False,  # each process draws its own batches, and measures on all images
             gradient_clip_val=1.0,
             logger=[CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")],
-            log_every_n_steps=min(50, args.steps),
+            log_every_n_steps=min(50, config.steps),
             enable_model_summary=False,
-            enable_checkpointing=False,  # Lightning's numbers its files; here one is the latest
+            enable_checkpointing=False,  # Lightning numbers its files; here one is the latest
+            enable_progress_bar=bar,
             callbacks=[
                 Averaging(),
-                ProgressBar(),
+                *([ProgressBar()] if bar else []),
+                Pace(change, 1 + module.rollouts * pixels, lines=not bar),
+                stop,
                 Pictures(folder),
-                Checkpoints(folder / "last.ckpt", CHECKPOINT_EVERY, args.max_time),
+                Checkpoints(folder / "last.ckpt", CHECKPOINT_EVERY, stop, config.max_time),
             ],
         )
-    except MisconfigurationException as e:
-        raise ValueError(f"--devices {args.devices}: {e}") from e
+    except MisconfigurationException as error:
+        raise ConfigError("devices", config.devices, str(error), "give another number") from error
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Hide Lightning's hints, and its warnings about what is meant as it is."""
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # The loaders only count: workers would cost more than they bring, and an epoch has no end to log at.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # A run may stop anywhere: each step draws its batch from its number.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own, under torch 2.13
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hggdp_plugin.training.augmentation import OFF, Augmentation
+from hggdp_plugin.training.augmentation import with_phase
 from hggdp_plugin.training.batches import BatchSource, Domain
+from hggdp_plugin.training.config import OFF, Augmentation
 
 
 def complex_array(*shape, seed=0):
@@ -49,11 +50,6 @@ def test_a_crop_lies_anywhere_in_images_of_different_sizes():
     drawn = {crop.tobytes() for crop in draw(images, n=300, **OFF)}
     windows = [np.lib.stride_tricks.sliding_window_view(i, (16, 16)).reshape(-1, 16, 16) for i in images]
     assert drawn == {window.tobytes() for window in np.concatenate(windows)}
-
-
-def test_what_is_switched_off_is_off():
-    assert Augmentation().without(["zoom", "phase"]) == Augmentation(zoom=1.0, phase=False)
-    assert Augmentation().without(OFF) == Augmentation(**OFF)
 
 
 def test_turns_keep_the_pixels():
@@ -168,6 +164,16 @@ def test_magnitude_images_get_a_smooth_phase_and_complex_ones_do_not():
     assert abs(angle).max() <= 2.0
     assert abs(np.diff(angle, axis=1)).max() < 0.5  # smooth
     np.testing.assert_array_equal(drawn[~phased], np.tile(as_complex(images[1]), ((~phased).sum(), 1, 1)))
+
+
+def test_magnitude_images_to_measure_on_always_get_the_same_phase():
+    magnitude = torch.rand(20, 24, generator=torch.Generator().manual_seed(0))
+    images = [torch.stack([magnitude, torch.zeros(20, 24)]), torch.ones(2, 8, 8)]
+    phased = with_phase(images)
+    torch.testing.assert_close(phased[0].norm(dim=0), magnitude)
+    assert phased[0][1].any()
+    assert phased[1] is images[1]
+    torch.testing.assert_close(with_phase(images)[0], phased[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["monotone_remap", "nonmonotone_remap"])

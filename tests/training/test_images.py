@@ -12,7 +12,8 @@ from hggdp_plugin.io import InputError, read_raw
 from hggdp_plugin.io.cfl import write_cfl
 from hggdp_plugin.metrics import score
 from hggdp_plugin.simulation import head_phantom
-from hggdp_plugin.training.images import combined, load_domains, load_images
+from hggdp_plugin.training import readers
+from hggdp_plugin.training.images import load_domains, load_images
 
 
 def complex_array(*shape, seed=0):
@@ -127,11 +128,78 @@ def test_fully_sampled_raw_data_are_combined_by_their_maps(tmp_path):
         assert score(as_complex(image), expected).psnr > 33
 
 
-def test_a_slice_of_raw_data_beside_the_object_is_left_out(tmp_path):
+def test_a_slice_of_raw_data_beside_the_object_is_left_out(tmp_path, monkeypatch):
     path, _ = simulated(tmp_path, "--mask", "full")
     raw = read_raw(path)
     raw.ksp[:, :, :, :, 1] *= 1e-3
-    assert combined(raw).shape == (1, 48, 40)
+    monkeypatch.setattr(readers, "read_raw", lambda path: raw)
+    (image,) = load_images([path])
+    assert image.shape == (2, 48, 40)
+
+
+def volume():
+    """A volume (z, y, x) whose last slice shows nothing but noise."""
+    array = np.random.default_rng(0).random((3, 8, 9))
+    array[2] *= 0.01
+    return array
+
+
+def test_slices_of_nifti_are_along_its_third_axis(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(volume().T.astype(np.float32), np.eye(4)), tmp_path / "volume.nii.gz")
+    images = load_images([tmp_path])
+    assert len(images) == 2
+    for image, expected in zip(images, volume(), strict=False):
+        np.testing.assert_allclose(image[0], expected / expected.max(), rtol=1e-5)
+
+
+def write_dicom(path, pixels, **attributes):
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PixelData = pixels.astype(np.uint16).tobytes()
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_files_of_a_series_are_one_scan(tmp_path):
+    slices = np.round(4000 * volume())
+    for number, one in enumerate(slices):
+        write_dicom(tmp_path / f"{number}.dcm", one, SeriesInstanceUID="1.2.3", RescaleSlope=0.5, RescaleIntercept=0)
+    images = load_images([tmp_path])
+    assert len(images) == 2
+    np.testing.assert_allclose(images[1][0], slices[1] / slices[1].max(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [np.uint8, np.uint16])
+def test_png_images_are_gray(bits, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(bits).max, (8, 9)).astype(bits)
+    eight = pixels.astype(np.uint8)
+    image.fromarray(pixels).save(tmp_path / "a.png")
+    image.fromarray(np.repeat(eight[..., None], 3, axis=2)).save(tmp_path / "b.png")
+    first, second = load_images([tmp_path])
+    np.testing.assert_allclose(first[0], pixels / pixels.max(), rtol=1e-5)
+    np.testing.assert_allclose(second[0], eight / eight.max(), rtol=1e-5)
+    assert not first[1].any()
+
+
+def test_colors_are_refused(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 9, 3)).astype(np.uint8)
+    image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a.png: a color image"):
+        load_images([tmp_path])
+    write_dicom(tmp_path / "b.dcm", pixels[..., 0], PhotometricInterpretation="PALETTE COLOR")
+    with pytest.raises(InputError, match=r"b.dcm: .*PALETTE COLOR"):
+        load_images([tmp_path / "b.dcm"])
 
 
 @pytest.mark.parametrize(
@@ -195,6 +263,12 @@ def write_bad(path, kind):
         ("a.h5", "text"),
         ("a.txt", "text"),
         ("a", "empty folder"),
+        ("a.nii", "text"),
+        ("a.nii.gz", "missing"),
+        ("a.dcm", "text"),
+        ("a.dcm", "missing"),
+        ("a.png", "text"),
+        ("a.png", "missing"),
         ("a.npy", "nan"),
         ("a.npy", "zeros"),
         ("a.npy", "line"),

@@ -1,12 +1,12 @@
 """A training run: from images to a prior, stopped and resumed."""
 
 import csv
-import json
-import logging
 import os
+import re
+import signal
 import subprocess
 import sys
-from functools import partial
+import time
 
 import numpy as np
 import pytest
@@ -20,8 +20,9 @@ from hggdp_plugin.checkpoint import load_model
 from hggdp_plugin.models.refinenet import HGGDP_SIGMAS
 from hggdp_plugin.prior import load_prior
 from hggdp_plugin.simulation import head_phantom
-from hggdp_plugin.training import module, run
-from hggdp_plugin.training.batches import Augmentation, BatchSource
+from hggdp_plugin.training import module, progress, run
+from hggdp_plugin.training.batches import BatchSource
+from hggdp_plugin.training.config import Augmentation, ConfigError, TrainConfig
 from hggdp_plugin.training.loss import denoising_loss
 from hggdp_plugin.training.module import VALIDATION_SIGMAS
 from hggdp_plugin.training.rollouts import RolloutPool
@@ -32,7 +33,6 @@ STEPS = 8
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     monkeypatch.setattr(run, "CHECKPOINT_EVERY", 3)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +123,10 @@ def test_the_published_network_learns_at_the_published_learning_rate(tmp_path, m
         return loss
 
     monkeypatch.setattr(module, "denoising_loss", recorded)
-    monkeypatch.setattr(run, "ScoreTraining", partial(module.ScoreTraining, warmup=0))
     data, path = tmp_path / "phantom.npy", tmp_path / "p.safetensors"
     np.save(data, head_phantom((72, 64), num_slices=3))
-    published = ["--architecture", "refinenet", "--views", "3", "--lr", "0.005", "--float32"]
-    small = ["--widths", "8", "--crop", "32", "--batch-size", "2", "--steps", "40"]
-    assert main([str(data), "-o", str(path), *published, *small]) == 0
+    published = {"architecture": "refinenet", "views": 3, "learning_rate": 0.005, "warmup": 0, "float32": True}
+    run.train(TrainConfig(data=[data], output=path, **published, widths=[8], crop=32, batch_size=2, steps=40))
     assert len(losses) == 40
     assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])
 
@@ -137,7 +135,7 @@ def test_a_network_can_be_trained_without_reconstructions(data, undisturbed, tmp
     path = tmp_path / "p.safetensors"
     assert main(arguments(data, path, "--reconstructions", "0", "--val", str(data))) == 0
     assert "validation_reconstruction_psnr" not in load_model(path)[1]
-    assert [load_model(p)[1]["training"]["reconstructions"] for p in (path, undisturbed)] == [0, 1]
+    assert [load_model(p)[1]["training"]["rollouts"] for p in (path, undisturbed)] == [0, 1]
     assert (weights(path)["head.weight"] != weights(undisturbed)["head.weight"]).any()
 
 
@@ -182,13 +180,12 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(data, undisturbed, tmp_p
     assert not path.exists()
     capsys.readouterr()
     assert main(arguments(data, path)) == 0
-    assert f"{STEPS}/{STEPS}" in capsys.readouterr().out  # the progress bar knows how far it is
+    assert f"Continuing after step 3 of {STEPS}" in capsys.readouterr().out
     assert_same_weights(path, undisturbed)
 
 
-def test_a_finished_run_started_again_writes_the_same(data, tmp_path, monkeypatch):
+def test_a_finished_run_started_again_writes_the_same(data, tmp_path):
     path = tmp_path / "p.safetensors"
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 4)  # the last step has a checkpoint: nothing is left to do
     assert main(arguments(data, path)) == 0
     first = tmp_path / "first.safetensors"
     path.rename(first)
@@ -212,10 +209,10 @@ def test_a_run_that_is_out_of_time_writes_what_is_there_and_goes_on_from_it(data
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--lr", "0.1"], "lr 0.002, not 0.1"),
-        (["--optimizer", "adamw"], "optimizer muon, not adamw"),
-        (["--widths", "4", "4"], "widths [4, 12], not [4, 4]"),
-        (["--without", "zoom"], "without [], not ['zoom']"),
+        (["--lr", "0.1"], "--lr 0.1: {} was started with 0.002; delete the folder"),
+        (["--optimizer", "adamw"], "--optimizer adamw: {} was started with 'muon'; delete the folder"),
+        (["--widths", "4", "4"], "--widths 4 4: {} was started with [4, 12]; delete the folder"),
+        (["--without", "zoom"], "--augmentation "),
     ],
 )
 def test_a_run_does_not_go_on_with_other_arguments(change, said, data, tmp_path, capsys):
@@ -224,7 +221,7 @@ def test_a_run_does_not_go_on_with_other_arguments(change, said, data, tmp_path,
     written = path.read_bytes()
     assert main(arguments(data, path, *change)) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
-    assert f"p.safetensors.run: this run began with {said}; remove the folder" in printed
+    assert said.format(f"{path}.run") in printed
     assert path.read_bytes() == written
 
 
@@ -236,16 +233,96 @@ def test_the_length_of_a_run_may_change_and_the_prior_says_so(data, tmp_path):
     assert (training["steps"], training["planned_steps"]) == (3, [STEPS, 3])
 
 
-def test_a_run_from_before_there_were_reconstructions_goes_on_without(data, tmp_path, capsys):
+def test_a_finished_run_goes_on_when_steps_are_raised(data, tmp_path, monkeypatch):
+    path, draw, drawn = tmp_path / "p.safetensors", BatchSource.draw, []
+    assert main(arguments(data, path)) == 0
+    monkeypatch.setattr(BatchSource, "draw", lambda self, n, generator: drawn.append(n) or draw(self, n, generator))
+    assert main(arguments(data, path, "--steps", str(STEPS + 3))) == 0
+    assert len(drawn) == 3
+    assert load_model(path)[1]["training"]["planned_steps"] == [STEPS, STEPS + 3]
+
+
+def test_the_folder_of_another_version_is_refused(data, tmp_path, capsys):
     path = tmp_path / "p.safetensors"
-    assert main(arguments(data, path, "--reconstructions", "0", "--max-time", "0s")) == 0
-    file = tmp_path / "p.safetensors.run" / "arguments.json"
-    before = json.loads(file.read_text())
-    del before["reconstructions"]
-    file.write_text(json.dumps(before))
+    assert main(arguments(data, path, "--max-time", "0s")) == 0
+    (tmp_path / "p.safetensors.run" / "config.json").unlink()
     assert main(arguments(data, path)) == 2
-    assert "this run began with reconstructions 0, not 1" in capsys.readouterr().err
-    assert main(arguments(data, path, "--reconstructions", "0")) == 0
+    assert "p.safetensors.run is of another version; delete the folder" in capsys.readouterr().err
+
+
+def test_one_trains_from_python_as_from_the_command_line(data, undisturbed, tmp_path):
+    path = tmp_path / "p.safetensors"
+    small = {"widths": [4, 12], "crop": 16, "batch_size": 2, "steps": STEPS, "validate_every": 4}
+    description = run.train(TrainConfig(data=[data], output=path, **small))
+    assert_same_weights(path, undisturbed)
+    assert description == {k: v for k, v in load_model(path)[1].items() if k not in ("architecture", "config")}
+    with pytest.raises(ConfigError, match=r"learning_rate=0\.1: "):
+        run.train(TrainConfig(data=[data], output=path, **small, learning_rate=0.1))
+
+
+def test_domains_are_listed_and_weighed(data, tmp_path, capsys):
+    np.save(tmp_path / "magnitude.npy", np.random.default_rng(0).random((2, 20, 24)))
+    path = tmp_path / "p.safetensors"
+    more = ["--synthetic", "1", "--domain-weights", "regions=0", "dead_leaves=0.5", "--augmentation", "broad"]
+    assert main([str(tmp_path / "magnitude.npy"), *arguments(data, path, *more, "--steps", "1")]) == 0
+    printed = capsys.readouterr().out
+    assert "Training images: images 5, dead_leaves 1\n" in printed
+    assert "2 of them are magnitude images: each gets a random smooth phase" in printed
+    training = load_model(path)[1]["training"]
+    assert training["domains"] == {"images": 5, "dead_leaves": 1}
+    assert training["augmentation"] == vars(Augmentation.broad())
+
+
+def test_the_screen_shows_the_run_and_no_hints_of_others(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PACE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINES_EVERY", 0.0)
+    assert main(arguments(data, tmp_path / "p.safetensors")) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert not printed.err
+    assert lines[0] == "Training images: images 3"
+    assert re.fullmatch(
+        r"[\d.e-]+ s a step: the 4 steps left take about \d+ s", next(x for x in lines if "s a step" in x)
+    )
+    assert any(re.fullmatch(rf"step [57] of {STEPS}, loss [\d.]+, about \d+ s left", line) for line in lines)
+    assert lines[-1] == f"{tmp_path / 'p.safetensors'}: the prior after {STEPS} of {STEPS} steps"
+    assert not [line for line in lines if "tip" in line.lower() or "GPU" in line]
+
+
+def start_long_run(data, path):
+    """Start a run that takes minutes, in a process of its own, and wait until it has made some steps."""
+    command = arguments(data, path, "--steps", "100000", "--reconstructions", "0")
+    log = path.with_suffix(".log")
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hggdp_plugin.apps.train", *command],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    checkpoint, end = path.with_name(path.name + ".run") / "last.ckpt", time.monotonic() + 200
+    while not checkpoint.exists():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return process, log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_checkpoint_and_prior_of_the_steps_done(number, data, tmp_path):
+    path = tmp_path / "p.safetensors"
+    process, log = start_long_run(data, path)
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    printed = log.read_text()
+    (steps,) = re.findall(rf"Stopped by {number.name} after (\d+) of 100000 steps", printed)
+    assert "Traceback" not in printed
+    assert load_model(path)[1]["training"]["steps"] == int(steps) > 0
+    state = torch.load(path.with_name("p.safetensors.run") / "last.ckpt", weights_only=False)
+    assert state["global_step"] == int(steps)
+    more = str(int(steps) + 2)
+    assert main(arguments(data, path, "--steps", more, "--reconstructions", "0")) == 0
+    assert load_model(path)[1]["training"]["steps"] == int(more)
 
 
 def test_augmentation_can_be_left_out(data, tmp_path):
@@ -309,7 +386,7 @@ def test_a_prior_can_be_the_start_of_another(data, undisturbed, tmp_path):
     assert main(arguments(data, path, "--init", str(undisturbed), "--lr", "0")) == 0
     for name, tensor in weights(undisturbed).items():
         torch.testing.assert_close(weights(path)[name], tensor)  # averaging rounds
-    assert load_model(path)[1]["training"]["initialised_from"] == str(undisturbed)
+    assert load_model(path)[1]["training"]["init"] == str(undisturbed)
 
 
 def test_a_prior_can_keep_a_part_of_the_one_it_began_with(data, undisturbed, tmp_path, monkeypatch):
@@ -320,7 +397,7 @@ def test_a_prior_can_keep_a_part_of_the_one_it_began_with(data, undisturbed, tmp
         assert main(arguments(data, path, *more)) == 0
         parts[part] = weights(path)
         measured.append(load_model(path)[1]["validation_psnr"])
-    assert load_model(path)[1]["training"]["kept"] == 1
+    assert load_model(path)[1]["training"]["init_weight"] == 1
     assert measured[0] != measured[1] != measured[2]
     assert (parts["0"]["head.weight"] != parts["1"]["head.weight"]).all()
     for name, first in weights(undisturbed).items():
@@ -365,14 +442,16 @@ def test_another_seed_is_another_run(data, undisturbed, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--crop", "18"], "--crop 18"),
-        (["--views", "3", "--reconstructions", "1"], "--reconstructions 1: only for the U-Net with one view"),
+        (["--crop", "18"], "--crop 18: the network's levels cannot halve it; give a multiple of 4"),
+        (["--views", "3", "--reconstructions", "1"], "--rollouts 1: only for the U-Net with one view"),
         (["--architecture", "refinenet"], "--widths 4 12: refinenet takes one number"),
-        (["--architecture", "refinenet", "--widths", "2", "--blocks", "2"], "--blocks, --phase-pixels: only the U-Net"),
-        (["--init", "brain-t2", "--blocks", "1"], "blocks: 1 are fewer than"),
-        (["--init", "no-such-prior"], "no-such-prior"),
-        (["--keep", "0.5"], "--keep 0.5: only with --init"),
+        (["--architecture", "refinenet", "--widths", "2", "--blocks", "2"], "--blocks 2: only the U-Net has it"),
+        (["--init", "brain-t2", "--blocks", "1"], "--blocks 1: 1 are fewer than"),
+        (["--init", "no-such-prior"], "--init no-such-prior: neither a file nor one of"),
+        (["--keep", "0.5"], "--init-weight 0.5: there is nothing to average with"),
         (["--val", "no-such-file.npy"], "no-such-file.npy"),
+        (["--domain-weights", "knee=1"], "knee: there is no such domain"),
+        (["--domain-weights", "images=0"], "all are 0"),
         (["-o", "prior.pth"], "--output"),
         (["-o", "no-such-folder/p.safetensors"], "--output"),
     ],
@@ -398,6 +477,9 @@ def test_bad_arguments_are_refused_in_one_line(change, said, data, tmp_path, cap
         ["--max-time", ""],
         ["--devices", "0"],
         ["--without", "noise"],
+        ["--domain-weights", "knee"],
+        ["--domain-weights", "knee=-1"],
+        ["--budget", "soon"],
     ],
 )
 def test_values_that_make_no_sense_are_refused(change, data, tmp_path, capsys):
