@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -45,6 +46,8 @@ def decaying_coefficients(uniform: Tensor, decay: Tensor) -> Tensor:
     return uniform * (1.0 + order[:, None] + order) ** -decay
 
 
+@lru_cache(maxsize=32)
 def _cosines(length: int, count: int, device: torch.device) -> Tensor:
+    """Return the first cosines (count, length) of a series; kept, as fields of the same size are drawn at every step."""
     t = torch.linspace(0, math.pi, length, device=device)
-    return torch.stack([torch.cos(k * t) for k in range(count)])
+    return torch.cos(torch.arange(count, device=device)[:, None] * t)

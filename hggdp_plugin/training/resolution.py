@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -45,8 +46,15 @@ def _matrix(length: int, size: int, fraction: Tensor, spacing: Tensor, offset: T
     cutoff = (fraction * length).round()[:, None]
     window = 0.54 + 0.46 * torch.cos(math.pi * order / cutoff)
     weight = torch.where(taper[:, None], window, 1.0) * (order < cutoff) * torch.where(order == 0, 1.0, 2.0) / length
-    old = torch.cos(math.pi / length * order[:, None] * (torch.arange(length, device=device) + 0.5))
+    old = _cosine_transform(length, device)
     position = offset[:, None] + spacing[:, None] * (torch.arange(size, device=device) + 0.5)
     new = torch.cos(math.pi / length * position[:, :, None] * order)
     with torch.autocast(device.type, enabled=False):
         return (new * weight[:, None]) @ old
+
+
+@lru_cache(maxsize=32)
+def _cosine_transform(length: int, device: torch.device) -> Tensor:
+    """Return the cosines (length, length) by order and pixel."""
+    pixel = torch.arange(length, device=device)
+    return torch.cos(math.pi / length * pixel[:, None] * (pixel + 0.5))

@@ -78,7 +78,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         save_model(Path(config.output), network, description)
     if stop.signal is not None:
         _leave(stop.signal, config, trainer)
-    _measure(trainer, module)
+    validate(trainer, module)
     description.update(_validation_figures(module))
     if trainer.is_global_zero:
         save_model(Path(config.output), network, description)
@@ -166,8 +166,13 @@ def fit(module: ScoreTraining, config: TrainConfig) -> tuple[lightning.Trainer, 
     return trainer, stop
 
 
-def _measure(trainer: Any, module: ScoreTraining) -> None:
-    """Measure on the validation images, with the averaged weights, which the network has after the training."""
+def validate(trainer: Any, module: ScoreTraining) -> None:
+    """Measure on the validation images, with the averaged weights, which the network has after the training.
+
+    Args:
+        trainer (Trainer): As :func:`fit` returns it.
+        module (ScoreTraining): Whose attributes ``validation_psnr`` and ``reconstruction_psnr`` are set.
+    """
     # The callback would show the validation its own weights, without the part of the initial ones.
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, Averaging)]
     if module.validation:
