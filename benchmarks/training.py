@@ -3,8 +3,8 @@
 A quarter of the default network, trained by the package's own code for a few hundred steps on the training subjects;
 denoising PSNR per noise level on validation slices (subject 5) and on a brain of another scanner, contrast and matrix,
 and one reconstruction of each. A run takes some minutes on one core. Runs that have their result in --runs are not
-repeated, and one that was stopped continues. ``--only`` with the names of the group "size" and several ``--steps`` shows
-which network is best for a given time.
+repeated, and one that was stopped continues. ``--only`` with the names of SIZES and several ``--steps`` shows which
+network is best for a given time.
 
     python benchmarks/training.py --runs runs --json training.json
 """

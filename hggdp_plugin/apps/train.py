@@ -123,6 +123,13 @@ def _add_course(parser: argparse.ArgumentParser) -> None:
         help="steps of simulated reconstructions of whole images per training step and device, in the last quarter of"
         " the steps, with --init in all (default 1; refinenet or several views: 0)",
     )
+    group.add_argument(
+        "--rollout-levels",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="numbers of levels of their schedules, all equally likely (default 25)",
+    )
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="muon (default) or adamw")
     group.add_argument("--lr", dest="learning_rate", type=float, metavar="LR", help="peak learning rate (default 2e-3)")
     group.add_argument(

@@ -5,15 +5,14 @@ import logging
 import time
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from hggdp_plugin.training.batches import BatchSource
 from hggdp_plugin.training.config import ConfigError, TrainConfig
-from hggdp_plugin.training.loss import denoising_loss, draw_sigma
+from hggdp_plugin.training.loss import denoising_loss
 from hggdp_plugin.training.progress import announce, describe_duration
-from hggdp_plugin.training.run import build_module, build_network, load_training_domains
+from hggdp_plugin.training.run import build_module, build_network, load_training_domains, rollout_cost
 
 #: Channels of the networks to choose from, smallest first; each needs about twice the time of the one before.
 WIDTHS = ((16, 32, 48, 56), (32, 64, 96, 112), (48, 96, 144, 168), (64, 128, 192, 224))
@@ -99,7 +98,8 @@ def measure_pace(config: TrainConfig, source: BatchSource) -> float:
             start = time.monotonic()
         x = source.draw(config.batch_size, torch.Generator().manual_seed(step))
         with torch.autocast(device.type, torch.bfloat16, enabled=not config.float32):
-            loss = denoising_loss(module.model, x, draw_sigma(module.model, len(x), noise), noise)
+            clean = module.denoiser.remove_phase(x)
+            loss = denoising_loss(module.denoiser, clean, module.draw_sigma(len(x), noise), noise)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -109,9 +109,8 @@ def measure_pace(config: TrainConfig, source: BatchSource) -> float:
 
 def _affordable_steps(config: TrainConfig, source: BatchSource, pace: float, seconds: float) -> int:
     """Return how many steps there is time for; those with rollouts take longer, by their images' pixels."""
-    module: Any = build_module(config, build_network(config), source, [])
-    rollout = module.rollouts * source.mean_pixels / (config.batch_size * config.crop**2)
-    mean_pace = pace * (1 + (1 - module.crops_first) * rollout)
+    module = build_module(config, build_network(config), source, [])
+    mean_pace = pace * (1 + (1 - module.crops_first) * rollout_cost(module))
     return int(USABLE * seconds / mean_pace)
 
 

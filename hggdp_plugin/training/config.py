@@ -122,6 +122,9 @@ class TrainConfig:
         crop (int): Crop height and width (pixels).
         rollouts (int or None): Steps of simulated reconstructions per training step and device; None: 1 if the network
             can, else 0.
+        rollout_batch (int): Images of a rollout; 1: a whole one, more: crops.
+        rollout_crop (int or None): Height and width of these crops; None: ``crop``.
+        rollout_levels (sequence of int): Numbers of levels of the rollouts' schedules, all equally likely.
         crops_first (float or None): Fraction of the steps before rollouts begin; None: 0 with ``init``, else 0.75.
         augmentation (Augmentation): Random variation of the images.
         optimizer (str): ``"muon"`` or ``"adamw"``.
@@ -157,6 +160,9 @@ class TrainConfig:
     batch_size: int = 16
     crop: int = 64
     rollouts: int | None = None
+    rollout_batch: int = 1
+    rollout_crop: int | None = None
+    rollout_levels: Sequence[int] = (25,)
     crops_first: float | None = None
     augmentation: Augmentation = Augmentation()
     optimizer: str = "muon"
@@ -176,6 +182,7 @@ class TrainConfig:
             "output": Path(self.output),
             "validation": tuple(map(Path, self.validation)),
             "widths": None if self.widths is None else tuple(self.widths),
+            "rollout_levels": tuple(self.rollout_levels),
             "domain_weights": dict(self.domain_weights),
         }
         for name, value in normalized.items():
@@ -188,12 +195,21 @@ class TrainConfig:
             )
 
     def _check_ranges(self) -> None:
-        for name in ("views", "steps", "batch_size", "crop", "validate_every"):
+        for name in ("views", "steps", "batch_size", "crop", "rollout_batch", "validate_every"):
             if getattr(self, name) < 1:
                 self._refuse(name, "too small", "give a whole number of at least 1")
-        for name in ("blocks", "phase_resolution", "rollouts", "synthetic", "warmup"):
-            if (value := getattr(self, name)) is not None and value < (name == "blocks"):
-                self._refuse(name, "too small", f"give a whole number of at least {int(name == 'blocks')}")
+        for name, least in {
+            "blocks": 1,
+            "rollout_crop": 1,
+            "phase_resolution": 0,
+            "rollouts": 0,
+            "synthetic": 0,
+            "warmup": 0,
+        }.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                self._refuse(name, "too small", f"give a whole number of at least {least}")
+        if not self.rollout_levels or min(self.rollout_levels) < 2:
+            self._refuse("rollout_levels", "too few", "give whole numbers of at least 2")
         for name in ("init_weight", "crops_first"):
             if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
                 self._refuse(name, "out of range", "give a number from 0 to 1")

@@ -48,6 +48,6 @@ def decaying_coefficients(uniform: Tensor, decay: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _cosines(length: int, count: int, device: torch.device) -> Tensor:
-    """Return the first cosines (count, length) of a series; kept, as fields of the same size are drawn at every step."""
+    """Return the first cosines (count, length) of a series; kept, as every step draws fields of this size."""
     t = torch.linspace(0, math.pi, length, device=device)
     return torch.cos(torch.arange(count, device=device)[:, None] * t)

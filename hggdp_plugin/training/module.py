@@ -126,13 +126,17 @@ class ScoreTraining(lightning.LightningModule):
         """Load the stored rollouts, if any."""
         self.stored_rollouts = checkpoint.get("rollouts", {})
 
+    def draw_sigma(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n noise levels of crops (n,)."""
+        return draw_sigma(self.model, n, generator)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Draw a batch and return its denoising loss, plus that of the rollouts."""
         step_seed = ((self.seed * 1_000_003 + self.global_rank) * 10_000_019 + self.global_step) % 2**62
         draw = torch.Generator().manual_seed(2 * step_seed)
         noise = torch.Generator(self.device).manual_seed(2 * step_seed + 1)
         x = self.source.draw(self.batch_size, draw)
-        sigma = draw_sigma(self.model, len(x), noise)
+        sigma = self.draw_sigma(len(x), noise)
         loss = denoising_loss(self.denoiser, self.denoiser.remove_phase(x), sigma, noise)
         self.log("loss", loss, prog_bar=True)
         if (n := self.rollouts) and self.global_step >= self.crops_first * self.steps:

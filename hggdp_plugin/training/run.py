@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from hggdp_plugin.checkpoint import load_model, save_model
+from hggdp_plugin.models.network import ScoreNetwork
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet, adapt
 from hggdp_plugin.training.augmentation import with_phase
@@ -114,7 +115,7 @@ def build_network(config: TrainConfig) -> Any:
 
 
 def build_module(
-    config: TrainConfig, network: torch.nn.Module, source: BatchSource, validation: list[Tensor]
+    config: TrainConfig, network: ScoreNetwork, source: BatchSource, validation: list[Tensor]
 ) -> ScoreTraining:
     """Build the Lightning module of a run from its network and images."""
     can = isinstance(network, UNet) and network.views == 1
@@ -134,8 +135,18 @@ def build_module(
         warmup=config.warmup,
         seed=config.seed,
         rollouts=int(can if config.rollouts is None else config.rollouts),
+        rollout_batch=config.rollout_batch,
+        rollout_crop=config.rollout_crop,
+        rollout_levels=tuple(config.rollout_levels),
         crops_first=crops_first,
     )
+
+
+def rollout_cost(module: ScoreTraining) -> float:
+    """Return the time of the rollouts of a training step, relative to that of its crops, estimated by their pixels."""
+    side = module.rollout_crop or module.source.crop
+    pixels = module.source.mean_pixels if module.rollout_batch == 1 else module.rollout_batch * side**2
+    return module.rollouts * pixels / (module.batch_size * module.source.crop**2)
 
 
 def load_validation(config: TrainConfig, most: int = 16) -> list[Tensor]:
@@ -278,6 +289,7 @@ def _describe(
             "learning_rate": config.learning_rate,
             "augmentation": asdict(config.augmentation),
             "rollouts": module.rollouts,
+            "rollout_levels": list(config.rollout_levels),
             "init": config.init,
             "init_weight": config.init_weight,
         },
@@ -298,7 +310,6 @@ def _validation_figures(module: ScoreTraining) -> dict[str, Any]:
 def _build_trainer(module: ScoreTraining, config: TrainConfig, stop: StopOnSignal) -> lightning.Trainer:
     folder, bar = config.run_folder, can_show_bar()
     change = round(module.crops_first * config.steps) if module.rollouts else config.steps
-    pixels = module.source.mean_pixels / (config.batch_size * config.crop**2)
     try:
         return lightning.Trainer(
             devices=config.devices,
@@ -319,7 +330,7 @@ def _build_trainer(module: ScoreTraining, config: TrainConfig, stop: StopOnSigna
             callbacks=[
                 Averaging(),
                 *([ProgressBar()] if bar else []),
-                Pace(change, 1 + module.rollouts * pixels, lines=not bar),
+                Pace(change, 1 + rollout_cost(module), lines=not bar),
                 stop,
                 Pictures(folder),
                 Checkpoints(folder / "last.ckpt", CHECKPOINT_EVERY, stop, config.max_time),
