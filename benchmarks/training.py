@@ -256,6 +256,8 @@ def main() -> None:
     figures |= {("default", steps): figures["all", steps] for steps in args.steps if ("all", steps) in figures}
     sigmas = [f"{sigma:g}" for sigma in VALIDATION_SIGMAS]
     for title, names in (("augmentation", AUGMENTATIONS), ("network and recipe", RECIPES), ("size", SIZES)):
+        if not any(name in names for name, _ in figures):
+            continue
         print(f"\n{title}: GFLOP, CPU seconds; denoising and reconstruction PSNR (dB), validation slices, then brain\n")
         rows = {
             name if len(args.steps) == 1 else f"{name}, {steps} steps": [

@@ -23,7 +23,6 @@ def run(
     name: str,
     command: Callable[[Sequence[str] | None], int | None],
     argv: Sequence[str] | None = None,
-    refusal: type[ValueError] = InputError,
 ) -> int:
     """Run a command with threads and log set up; errors that the user can fix become one line on stderr.
 
@@ -33,7 +32,6 @@ def run(
         name (str): Name of the command as the user typed it, such as ``"recon"``.
         command (function): Takes the arguments and returns an exit code, None meaning 0.
         argv (sequence of str or None): The arguments; None: those of the process.
-        refusal (type): Exception that the command raises for unusable input.
 
     Returns:
         int: The exit code of ``command``; 2 for unusable input or a file that cannot be read or written; 130 after
@@ -49,7 +47,7 @@ def run(
         # The interpreter flushes the rest at exit; let it go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (refusal, OSError) as error:
+    except (InputError, OSError) as error:
         print(f"hggdp {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,15 +1,16 @@
 """``hggdp train``: trains a score prior on one's own images."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hggdp_plugin.apps._cli import natural, positive, run, set_quiet
+from hggdp_plugin.apps._cli import input_file, natural, positive, run, set_quiet, sole_writer
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.training.config import ARCHITECTURES, OFF, OPTIMIZERS, Augmentation, ConfigError, TrainConfig
 
@@ -204,8 +205,10 @@ def _train(argv: Sequence[str] | None) -> None:
     parser = build_parser()
     given = vars(parser.parse_args(argv))
     set_quiet(False)
+    given.update({name: [input_file(path) for path in given[name]] for name in ("data", "validation") if name in given})
     budget = given.pop("budget", None)
     chosen = frozenset(given)
+    is_first = "LOCAL_RANK" not in os.environ  # Lightning starts the same command for each of its other processes
     try:
         config = make_config(given)
         if find_spec("lightning") is None:
@@ -213,7 +216,8 @@ def _train(argv: Sequence[str] | None) -> None:
         from hggdp_plugin.training.budget import fit_to_budget
         from hggdp_plugin.training.run import train
 
-        train(config if budget is None else fit_to_budget(config, budget, chosen))
+        with sole_writer(Path(config.output)) if is_first else nullcontext():
+            train(config if budget is None else fit_to_budget(config, budget, chosen))
     except ConfigError as error:
         raise InputError(_option(parser, error), error.problem, error.remedy) from error
 
