@@ -1,7 +1,7 @@
 """Split Gibbs against posteriors known in closed form: Gaussian and two-mode priors, coils, on and off the grid.
 
-Tolerances are two standard errors, which one in twenty checks of a perfect sampler exceeds; the seeds are ones where none
-does.
+Tolerances are two standard errors, which one in twenty checks of a perfect sampler exceeds; the seeds are ones where
+none does.
 """
 
 import subprocess
