@@ -7,22 +7,24 @@ minute), so that an interrupted session keeps what it had. The parts run in the 
 - figures: seconds a slice of 256 x 256 for several batches, coils and trajectories; the loop over the network's own
   time; copies between host and GPU and waits in the loop, counted by the profiler; coil maps; peak memory; a compiled
   network; SigPy's L1WaveletRecon on the same GPU.
-- train: recipes of benchmarks/gpu_training.py, at the same time in processes of their own: those that can become
-  priors for ``--minutes``, and short trainings in which one domain or augmentation is left out.
+- train: the recipe of a prior for any scan for ``--minutes``, with ``hggdp_plugin.training``, or, with ``--ablation``,
+  short trainings of the same length in which one domain or augmentation is left out. The prior so far is written every
+  minute. The images are those of benchmarks/pack_images.py.
 
-    python benchmarks/gpu.py --out results tests figures
-    python benchmarks/gpu.py --out results --images images.pkl --minutes 6 train
-    python benchmarks/gpu.py --out results --gpu -1 --size 64 figures      # rehearsal on a CPU
+    python benchmarks/gpu.py --out results -- tests figures
+    python benchmarks/gpu.py --out results --images packed --minutes 6 -- train
+    python benchmarks/gpu.py --out results --images packed --minutes 4 --ablation -- train
+    python benchmarks/gpu.py --out results --gpu -1 --size 64 --batches 2 -- figures      # rehearsal on a CPU
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,17 @@ import torch
 from common import machine
 
 from hggdp_plugin import HGGDPRecon, NoiseSchedule, ScorePrior, load_prior
+from hggdp_plugin.checkpoint import load_model, save_model
 from hggdp_plugin.coil_maps import espirit_maps
 from hggdp_plugin.interop import torch_device
+from hggdp_plugin.models.denoiser import Denoiser
 from hggdp_plugin.prior import has_bfloat16
 from hggdp_plugin.simulation.coils import coil_maps
 from hggdp_plugin.simulation.masks import radial_trajectory
+from hggdp_plugin.training.budget import fit_to_budget
+from hggdp_plugin.training.config import Augmentation, TrainConfig
+from hggdp_plugin.training.images import load_domains
+from hggdp_plugin.training.run import train as run_training
 
 HERE = Path(__file__).parent
 #: Time limits of the parts, in seconds.
@@ -236,21 +244,86 @@ def tests(args: argparse.Namespace) -> None:
     write(args.out / "tests.json", {"exit code": code, "summary": lines[-1:]})
 
 
+def recipe(args: argparse.Namespace, name: str, **changes: Any) -> TrainConfig:
+    """The training of a prior for any scan, small for a rehearsal on a CPU."""
+    size: dict[str, Any] = {"batch_size": 512, "rollout_batch": 12, "rollout_crop": 192, "synthetic": 400}
+    if args.gpu < 0:
+        size = {"batch_size": 2, "rollout_batch": 2, "rollout_crop": 64, "synthetic": 2}
+    options: dict[str, Any] = {
+        "data": sorted(args.images.glob("train_*.h5")),
+        "output": args.out / f"{name}.safetensors",
+        "domain_weights": {"images": 4.0},  # the T2 brains, the one domain with a measured phase
+        "augmentation": Augmentation.broad(),
+        "rollout_levels": (8, 12, 25),
+        "learning_rate": 3e-3,
+        "validate_every": 1_000_000,
+        "devices": 1,
+    }
+    return TrainConfig(**{**options, **size, **changes})
+
+
 def train(args: argparse.Namespace) -> None:
-    """Train all recipes that are asked for, each in a process of its own on the same GPU."""
-    script = [sys.executable, str(HERE / "gpu_training.py"), "--out", str(args.out), "--images", str(args.images)]
-    script += ["--gpu", str(args.gpu), "--minutes", str(args.minutes)]
-    start = time.monotonic()
-    running = {recipe: subprocess.Popen([*script, recipe]) for recipe in args.recipes}
-    again = set()
-    while any(process.poll() is None for process in running.values()):
-        time.sleep(0.5)
-        for recipe, process in running.items():
-            if process.poll() not in (None, 0) and recipe not in again:
-                again.add(recipe)  # once more, without CUDA graphs, for what is left of the time
-                left = args.minutes - (time.monotonic() - start) / 60
-                command = [*script, "--minutes", str(max(left, 0.5)), recipe]
-                running[recipe] = subprocess.Popen(command, env={**os.environ, "HGGDP_EAGER": "1"})
+    """Train the recipe minute by minute, so that an interruption costs a minute at most; or the ablation."""
+    end = time.monotonic() + 60 * args.minutes
+    if args.ablation:
+        ablation(args, end)
+        return
+    config = recipe(args, "any", init=args.prior, crops_first=0.0 if args.prior else 0.25, steps=args.steps)
+    if args.gpu >= 0:
+        config = fit_to_budget(config, 0.85 * 60 * args.minutes, given=("batch_size", "widths"))
+    steps = 0
+    while steps < config.steps and (left := end - time.monotonic()) > 15:
+        description = run_training(replace(config, max_time=min(left - 10, 60.0)))
+        steps = description["training"]["steps"]
+        save_model(args.out / "any_half.safetensors", load_model(config.output)[0].half(), description)
+        crops = steps * config.batch_size
+        psnr = validation_psnr(config.output, args)
+        write(args.out / "train.json", {**description, "crops": crops, "validation": psnr})
+        print(f"{steps} of {config.steps} steps, {crops} crops", flush=True)
+
+
+def ablation(args: argparse.Namespace, end: float) -> None:
+    """Train a small network for the same number of steps with a domain or an augmentation left out each time."""
+    broad = Augmentation.broad()
+    variants: dict[str, dict[str, Any]] = {
+        "all domains": {},
+        "all domains, another seed": {"seed": 1},
+        "without knees": {"domain_weights": {"knee_pd": 0.0}},
+        "without hearts": {"domain_weights": {"heart_bssfp": 0.0, "heart_cine": 0.0}},
+        "without T1": {"domain_weights": dict.fromkeys(("brain_t1_stripped", "head_t1", "head_t1_gd"), 0.0)},
+        "no contrast remaps": {"augmentation": broad.without(("monotone_remap", "nonmonotone_remap"))},
+        "no textures": {"synthetic": 0},
+        "default network": {"widths": None, "blocks": None},
+    }
+    rows: dict[str, Any] = {"steps": args.steps}
+    for name, changes in variants.items():
+        if time.monotonic() > end:
+            break
+        small = {"widths": (96,), "blocks": 4, "steps": args.steps, "rollouts": 0, "warmup": args.steps // 8}
+        config = recipe(args, name.replace(" ", "_").replace(",", ""), **{**small, **changes})
+        run_training(config)
+        rows[name] = validation_psnr(config.output, args)
+        write(args.out / "ablation.json", rows)
+        print(name, rows[name], flush=True)
+
+
+@torch.no_grad()
+def validation_psnr(prior: Any, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """PSNR (dB) of validation images denoised at three noise levels, by domain."""
+    device = torch_device(sp.Device(args.gpu))
+    denoiser = Denoiser(load_model(prior)[0].to(device))
+    noise = torch.Generator(device).manual_seed(0)
+    table = {}
+    for domain in load_domains(sorted(args.images.glob("val_*.h5"))):
+        values: dict[str, list[float]] = {}
+        for image in domain.images:
+            clean = image.to(device)[None]
+            for sigma in (0.03, 0.1, 0.3):
+                noisy = clean + sigma * torch.randn(clean.shape, generator=noise, device=device)
+                error = (denoiser(noisy, sigma) - clean).square().sum(1).mean()
+                values.setdefault(f"{sigma:g}", []).append(-10 * float(error.log10()))
+        table[domain.name] = {sigma: round(statistics.mean(psnr), 2) for sigma, psnr in values.items()}
+    return table
 
 
 def main() -> None:
@@ -258,12 +331,13 @@ def main() -> None:
     p.add_argument("parts", nargs="+", choices=LIMITS, help="what to do, in this order")
     p.add_argument("--out", type=Path, required=True, help="folder for the results")
     p.add_argument("--gpu", type=int, default=0, help="GPU (default 0; -1: the CPU, for a rehearsal)")
-    p.add_argument("--prior", help="prior to measure (default: the bundled one)")
+    p.add_argument("--prior", help="prior to measure (default: the bundled one), or to start from (default: none)")
     p.add_argument("--size", type=int, default=256, help="matrix of the figures (default 256)")
     p.add_argument("--batches", type=int, nargs="*", default=[32], help="batches beside 1 and 8")
-    p.add_argument("--images", type=Path, help="training images, for train")
+    p.add_argument("--images", type=Path, help="folder of packed training images, for train")
     p.add_argument("--minutes", type=float, default=8.0, help="time for train")
-    p.add_argument("--recipes", nargs="+", default=["any"], help="recipes to train, or ablation")
+    p.add_argument("--ablation", action="store_true", help="train the short trainings of the ablation")
+    p.add_argument("--steps", type=int, default=600, help="steps of each of them, and of a rehearsal (default 600)")
     args, options = p.parse_args(), sys.argv[1:]
     args.out.mkdir(parents=True, exist_ok=True)
     if len(args.parts) > 1:
@@ -276,12 +350,7 @@ def main() -> None:
                 print(f"{part}: stopped at its limit of {LIMITS[part]} s", flush=True)
             print(f"== {part}: {time.perf_counter() - start:.0f} s", flush=True)
         return
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    part = args.parts[0]
-    if part == "train":
-        train(args)
-    else:
-        {"tests": tests, "figures": figures}[part](args)
+    {"tests": tests, "figures": figures, "train": train}[args.parts[0]](args)
 
 
 if __name__ == "__main__":
