@@ -18,7 +18,7 @@ from hggdp_plugin.models.denoiser import Denoiser
 from hggdp_plugin.prior import denoise_padded
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.prox import DataConsistency
-from hggdp_plugin.random import device_generator
+from hggdp_plugin.random import complex_normal, device_generator
 from hggdp_plugin.sampling import start_image
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.simulation.coils import coil_maps
@@ -213,14 +213,16 @@ class Rollout:
         self.device = sp.Device(images.device.index or 0 if on_gpu else -1)
         with self.device, interop.current_stream(self.device):
             clean = to_array(torch.complex(images[:, 0], images[:, 1]), self.device)
-            y, mps, mask = simulate_measurements(clean, np.random.default_rng(seed))
+            rng = np.random.default_rng(seed)
+            y, mps, mask = simulate_measurements(clean, rng)
             # All coils at a time: a number that depends on the free memory would change the rounding at every start.
             problem = SenseProblem.build(y, mps, weights=mask, device=self.device, coil_batch_size=y.shape[-3])
             self.reference = clean / problem.scale
             self.consistency = problem.consistency()
-            start = start_image(problem.start, schedule, device_generator(0, self.device))
+            generator = device_generator(int(rng.integers(2**62)), self.device)
+            start = start_image(problem.start, schedule, generator)
         self.orientations = flips(clean.shape)
-        self.alg = AnnealedLangevin(self._denoise, self.consistency, start, schedule, device_generator(0, self.device))
+        self.alg = AnnealedLangevin(self._denoise, self.consistency, start, schedule, generator)
         self._orientation = self.orientations[0]
         self._loss: Tensor | None = None
 
@@ -322,7 +324,7 @@ def simulate_measurements(images: Array, rng: np.random.Generator) -> tuple[Arra
         y = sp.fft(images[:, None] * (np.complex64(1) if mps is None else mps), axes=(-2, -1))
         if mps is not None:
             std = xp.asarray([log_uniform(rng, NOISE_STDS) for _ in range(batch)], xp.float32)
-            y += std[:, None, None, None] * rng.standard_normal((*y.shape, 2), np.float32).view(np.complex64)[..., 0]
+            y += std[:, None, None, None] * complex_normal(device_generator(int(rng.integers(2**62)), device), y.shape)
         masks = np.stack([random_mask((shape[0], shape[1]), rng) for _ in range(batch)])[:, None]
         mask = sp.to_device(masks.astype(np.float32), device)
         return y * mask, mps, mask

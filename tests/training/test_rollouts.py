@@ -307,3 +307,10 @@ def test_half_of_the_schedules_start_elsewhere_than_the_default_and_some_at_nois
 def test_the_lengths_of_schedules_are_equally_likely():
     lengths = [len(random_schedule((3, 7, 25), rng(seed))) for seed in range(300)]
     assert all(70 < lengths.count(n) < 130 for n in (3, 7, 25))
+
+
+def test_rollouts_from_noise_start_at_different_noise(batch):
+    schedule = NoiseSchedule.fast(levels=3, from_data=False)
+    one, other = (Rollout(make_denoiser(), batch[:1].repeat(2, 1, 1, 1), seed, schedule) for seed in ((0,), (1,)))
+    assert (one.alg.x != other.alg.x).all()
+    assert (one.alg.x[0] != one.alg.x[1]).all()
