@@ -2,7 +2,7 @@
 
 The brain (T1, another scanner, contrast and matrix than the prior's training data) goes through ``hggdp simulate`` and
 the raw data reader; all methods get the same k-space and the same ESPIRiT maps. PSNR of the magnitude, peak 1, after
-the best complex scale. SigPy and BART get the best of three regularisation weights, ours one setting for all.
+the best complex scale. SigPy and BART get the best of three regularization weights, ours one setting for all.
 
     python benchmarks/multicoil.py --json multicoil.json
 """

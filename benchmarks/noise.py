@@ -28,7 +28,7 @@ COILS, CALIB, SPOKES, SIZE = 8, 24, 40, 256
 
 
 def samplings(rng: np.random.Generator) -> dict[str, tuple[Any, Any]]:
-    """Weights of Cartesian samples, a Poisson disc and random lines with a centre, or coordinates of others, spokes."""
+    """Weights of Cartesian samples, a Poisson disc and random lines with a center, or coordinates of others, spokes."""
     lines = np.zeros((SIZE, SIZE), np.float32)
     lines[rng.permutation(SIZE)[: SIZE // 6]] = 1
     lines[(SIZE - CALIB) // 2 : (SIZE + CALIB) // 2] = 1

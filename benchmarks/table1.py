@@ -153,9 +153,9 @@ def show(rows: dict[str, Any], paper: dict[str, tuple[float | None, ...]]) -> No
 def draw(path: Path, image: np.ndarray, recons: dict[str, dict[str, np.ndarray]]) -> None:
     """Write a figure in the form of the paper's for each mask: images, a part of them enlarged, errors."""
     ny, nx = image.shape
-    centre = slice(ny // 2 - ny // 8, ny // 2 + ny // 8), slice(nx // 2 - nx // 8, nx // 2 + nx // 8)
+    center = slice(ny // 2 - ny // 8, ny // 2 + ny // 8), slice(nx // 2 - nx // 8, nx // 2 + nx // 8)
     for mask, methods in recons.items():
-        figure = comparison({label: images[0] for label, images in methods.items()}, image, zoom=centre)
+        figure = comparison({label: images[0] for label, images in methods.items()}, image, zoom=center)
         figure.savefig(path.with_stem(f"{path.stem}-{mask}") if len(recons) > 1 else path, dpi=150)
 
 

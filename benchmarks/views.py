@@ -85,7 +85,7 @@ def main() -> None:
     p.add_argument("--one", type=Path, nargs="+", required=True, help="priors of one view, one a seed")
     p.add_argument("--three", type=Path, nargs="+", required=True, help="priors of three views, of the same seeds")
     p.add_argument("--slices", type=int, default=4, help="validation slices, evenly spaced")
-    p.add_argument("--crop", type=int, default=128, help="size of the centre crops for the published sampler")
+    p.add_argument("--crop", type=int, default=128, help="size of the center crops for the published sampler")
     p.add_argument("--steps", type=int, default=20, help="its steps per level (default 20; published: 80)")
     args = p.parse_args()
     one, three = ([load_prior(path) for path in paths] for paths in (args.one, args.three))

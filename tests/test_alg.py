@@ -66,7 +66,7 @@ def problem() -> Problem:
 
 
 def fourier() -> np.ndarray:
-    """The centred orthonormal transform as a matrix."""
+    """The centered orthonormal transform as a matrix."""
     return sp.fft(np.eye(N).reshape(N, *SHAPE), axes=(-2, -1)).reshape(N, N).T
 
 

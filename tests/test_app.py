@@ -69,8 +69,8 @@ def test_the_image_follows_the_units_and_the_phase_of_the_data(name, factor, mea
 @pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="needs a processor with bfloat16")
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("factor", [1e-6, 1e6, np.exp(2j)], ids=["1e-6", "1e6", "phase"])
-def test_so_it_does_in_bfloat16(views, factor, measurement, make_network):
-    """Rounding of the data is rounded on by the network: to an eighth of its own precision, 2^-8."""
+def test_the_image_follows_the_data_in_bfloat16(views, factor, measurement, make_network):
+    """Up to rounding, of which the network makes more: an eighth of its precision, 2^-8."""
     m, prior = measurement, ScorePrior(make_network(views))
     expected = recon(m.y, m.mps, prior)
     assert error(recon((factor * m.y).astype(np.complex64), m.mps, prior) / factor, expected) < 2**-11
@@ -131,7 +131,7 @@ def test_a_single_coil_keeps_its_samples(views, schedule, make_measurement, make
     np.testing.assert_allclose(k[y[:, 0] != 0], y[y != 0], atol=1e-5 * abs(y).max())
 
 
-def test_maps_of_ones_are_as_no_maps(make_measurement, prior):
+def test_maps_of_ones_are_the_same_as_no_maps(make_measurement, prior):
     m = make_measurement(coils=1)
     np.testing.assert_array_equal(recon(m.y, m.mps, prior), recon(m.y, None, prior))
 
@@ -156,7 +156,7 @@ def test_arguments_are_left_as_they_were(measurement, prior):
     np.testing.assert_array_equal(arrays[1], m.mps)
 
 
-def test_other_precisions_and_byte_orders_are_taken(measurement, prior):
+def test_other_precisions_and_byte_orders_are_accepted(measurement, prior):
     m = measurement
     expected = recon(m.y, m.mps, prior)
     for dtype in (np.complex128, ">c8"):

@@ -1,4 +1,4 @@
-"""The prior that comes with the package: what its file says, that it denoises, and what it makes of the example."""
+"""The prior that comes with the package: its description, denoising, and the reconstruction of the example."""
 
 from pathlib import Path
 

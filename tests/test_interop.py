@@ -97,7 +97,7 @@ def test_torch_runs_on_the_stream_of_cupy():
 
 
 @pytest.mark.cuda
-def test_work_stays_in_order_on_a_stream_of_ones_own():
+def test_work_stays_in_order_on_another_stream():
     import cupy
 
     device = sp.Device(0)

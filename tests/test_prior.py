@@ -138,7 +138,7 @@ def test_views_are_repeatable(make_network):
     assert (prior.denoise(x, 0.2, np.random.default_rng(9)) != first).any()
 
 
-def test_views_of_ones_own_are_denoised_as_they_are():
+def test_given_views_are_denoised_as_they_are():
     model, views = Shrink(3), images(2, 3, 8, 8)
     prior = ScorePrior(model, autocast=False)
     expected = views.mean(1, keepdims=True) * 0.5 / (0.5 + 0.4**2 / 3)
@@ -155,7 +155,7 @@ def test_as_a_proximal_operator_it_is_the_denoiser():
 
 
 def test_it_plugs_into_sigpy(measurement):
-    """The proximal operator of a normal prior makes SigPy's app solve the regularised least-squares problem."""
+    """The proximal operator of a normal prior makes SigPy's app solve the regularized least-squares problem."""
     m = measurement
     A = Sense(m.mps, weights=m.mask.astype(np.float32))
     prior = ScorePrior(Shrink(variance=1.0), autocast=False, lamda=0.1)
@@ -234,7 +234,7 @@ def test_load_prior(make_network, tmp_path):
     np.testing.assert_allclose(prior.denoise(x, 0.2), ScorePrior(network, autocast=False).denoise(x, 0.2), atol=1e-6)
 
 
-def test_load_prior_says_in_one_line_what_is_wrong(tmp_path):
+def test_load_prior_explains_in_one_line_what_is_wrong(tmp_path):
     (tmp_path / "text.safetensors").write_text("not a network\n" * 10)
     for name in ("no-such-prior", tmp_path / "text.safetensors", tmp_path):
         with pytest.raises(ValueError, match=r"^prior .*") as error:

@@ -78,7 +78,7 @@ def test_chebyshev_and_conjugate_gradients_end_at_the_same_image(device):
 
 
 def test_a_preconditioner_saves_iterations(device):
-    """Spokes, which are far denser at the centre of k-space than at its edge."""
+    """Spokes, which are far denser at the center of k-space than at its edge."""
     shape = (1, 24, 24)
     coord, mps, x, truth = (
         sp.to_device(a, device)
@@ -140,7 +140,7 @@ def test_the_image_stays_in_its_support():
 
 
 @pytest.mark.parametrize("name", ["diagonal", "chebyshev", "converged", "gradient"])
-def test_the_linear_part_is_what_differences_of_images_get_and_self_adjoint(name, device):
+def test_the_linear_part_maps_differences_and_is_self_adjoint(name, device):
     A, y, diagonal = single_coil(device, mask())
     x, u, v = (sp.to_device(complex_array(*SHAPE, seed=i), device) for i in range(3))
     solver = {"diagonal": diagonal, "chebyshev": Chebyshev(1.0), "converged": ConjugateGradient(60)}.get(name)
@@ -180,7 +180,7 @@ def test_the_old_closed_form_needs_its_transform():
         L2DataConsistency(A, y, lamda=0.1, max_iter=0)
 
 
-def test_noise_is_no_positional_argument():
+def test_the_noise_variance_is_keyword_only():
     """It was the third in earlier versions, with half of its present value."""
     A, y, _ = single_coil(sp.cpu_device, mask())
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""What every linear operator owes: it is linear, and its adjoint and normal operators are those it says."""
+"""The test that every linear operator has to pass: linear, with the right adjoint and normal operators."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The transform that is not centred: a unitary linear operator, what NumPy computes."""
+"""The transform that is not centered: a unitary linear operator, what NumPy computes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The published network against reference outputs, and its behaviour at every noise level."""
+"""The network of the HGGDP paper against reference outputs, and its behavior at every noise level."""
 
 import json
 import zlib
@@ -38,7 +38,7 @@ def relative_error(a: Tensor, b: np.ndarray) -> float:
 
 
 @torch.inference_mode()
-def test_agrees_with_the_published_network() -> None:
+def test_agrees_with_the_network_of_the_paper() -> None:
     vectors = np.load(VECTORS)
     network = RefineNet()
     assert sum(p.numel() for p in network.parameters()) == 30_124_550
@@ -124,7 +124,7 @@ def test_scaling_the_noise_estimate_is_best_between_levels() -> None:
     assert worst[2] == pytest.approx(step - 1, rel=0.02)
 
 
-def test_outside_the_range_the_nearest_level_answers() -> None:
+def test_outside_the_range_the_nearest_level_is_used() -> None:
     network = GaussianScore(variance=0.0)
     sigma = torch.tensor([0.0, 0.002, 3.0], dtype=torch.float64)
     expected = 1 - sigma / torch.tensor([1.0, 0.01, 1.0], dtype=torch.float64)

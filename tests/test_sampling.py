@@ -1,4 +1,4 @@
-"""The sampler of the HGGDP paper: its steps by hand in plain NumPy, with and without its quirks; checkpoints."""
+"""Samplers on real problems: steps by hand in plain NumPy, with and without the quirks of the authors' code."""
 
 import h5py
 import numpy as np
@@ -97,8 +97,8 @@ def likely(x, y, mps, mask, ratio):
 @pytest.mark.parametrize("views", [1, 3, 5])
 @pytest.mark.parametrize("coils", [1, 4])
 @pytest.mark.parametrize("quirks", [True, False])
-def test_updates_are_the_published_ones(quirks, coils, views, noises, updates, problem):
-    """A third update is at the second noise level. With the quirks, noise_var changes nothing."""
+def test_steps_are_those_of_the_paper(quirks, coils, views, noises, updates, problem):
+    """A third step is at the second noise level. With the quirks, noise_var changes nothing."""
     schedule = NoiseSchedule.hggdp(levels=2, steps=2, reference_noise=quirks, n_noise_samples=noises)
     noise_var = 0.1 if quirks or coils > 1 else 0
     app, y, mps, mask = problem(coils, views, schedule, noise_var)
@@ -130,7 +130,7 @@ def test_updates_are_the_published_ones(quirks, coils, views, noises, updates, p
 @pytest.mark.parametrize("updates", [1, 2])
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("coils", [1, 4])
-def test_langevin_dynamics_proper(coils, views, updates, problem):
+def test_langevin_dynamics_of_views(coils, views, updates, problem):
     """The views keep their noise, and their deviations from the mean."""
     noise_var = 0.05
     schedule = NoiseSchedule((1.0, 0.01), steps=2, rule=Langevin(0.015), from_data=False)
@@ -187,7 +187,7 @@ def test_zero_where_no_coil_sees(measurement, prior):
     assert not recon(measurement.y, mps, prior)[:4].any()
 
 
-def test_what_it_is_not_made_for_is_refused_by_name(measurement, prior):
+def test_data_for_which_the_quirks_fail_are_refused_by_name(measurement, prior):
     m = measurement
     coord = np.zeros((5, 2), np.float32)
     for name, change in {
@@ -201,18 +201,18 @@ def test_what_it_is_not_made_for_is_refused_by_name(measurement, prior):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A file of the published form, of a narrow network with random weights."""
+    """A file as the authors' code writes it, of a narrow network with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = RefineNet(views=3, width=4)
-    path = tmp_path_factory.mktemp("published") / "checkpoint_100000.pth"
+    path = tmp_path_factory.mktemp("checkpoint") / "checkpoint_100000.pth"
     optimizer = torch.optim.Adam(network.parameters())
     torch.save([{f"module.{k}": v for k, v in network.state_dict().items()}, optimizer.state_dict()], path)
     return path
 
 
 @pytest.mark.parametrize("coils", [1, 4])
-def test_a_published_checkpoint_reconstructs(coils, checkpoint, make_measurement):
+def test_a_checkpoint_of_the_authors_code_reconstructs(coils, checkpoint, make_measurement):
     m = make_measurement(coils=coils, shape=(21, 16))
     result = recon(m.y, m.mps, str(checkpoint))
     assert result.shape == m.image.shape
@@ -231,7 +231,7 @@ def raw(tmp_path_factory):
 
 def test_on_the_command_line(checkpoint, raw, tmp_path):
     output = tmp_path / "image.npy"
-    options = ["--prior", str(checkpoint), "--schedule", "hggdp", "--published-noise", "-N", "2", "-K", "2", "-q"]
+    options = ["--prior", str(checkpoint), "--schedule", "hggdp", "--reference-noise", "-N", "2", "-K", "2", "-q"]
     assert hggdp(["recon", str(raw), "-o", str(output), *options]) == 0
     with h5py.File(raw) as file:
         reference = file["reference/image"][()]
@@ -242,14 +242,14 @@ def test_on_the_command_line(checkpoint, raw, tmp_path):
 
 @pytest.mark.parametrize("schedule", ["fast", "hggdp"])
 def test_options_that_do_not_fit_are_one_line(schedule, checkpoint, raw, tmp_path, capsys):
-    """The fast schedule; maps the published data consistency is not made for."""
+    """The fast schedule; maps with which the data consistency of the paper would diverge."""
     np.save(tmp_path / "maps.npy", np.ones((4, 48, 40), np.complex64))
-    options = ["--schedule", schedule, "--published-noise", "--prior", str(checkpoint), "-q"]
+    options = ["--schedule", schedule, "--reference-noise", "--prior", str(checkpoint), "-q"]
     maps = ["--mps", str(tmp_path / "maps.npy")]
     assert hggdp(["recon", str(raw), "-o", str(tmp_path / "no.npy"), *options, *maps]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert ("goes with the schedule hggdp" if schedule == "fast" else "mps: ") in said
+    assert ("requires --schedule hggdp" if schedule == "fast" else "mps: ") in said
 
 
 @pytest.mark.cuda
