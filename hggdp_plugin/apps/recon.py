@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hggdp_plugin.prior import ScorePrior
     from hggdp_plugin.schedule import NoiseSchedule
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("hggdp_plugin.apps.recon")  # whose name is __main__ under python -m
 
 _DESCRIPTION = """
 Reconstruct an ISMRMRD raw data file, or k-space from BART or NumPy: noise prewhitening, coil sensitivity maps by
@@ -45,6 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--report", type=Path, metavar="HTML", help="write a report to read in a browser: images, mask, log, versions"
     )
     parser.add_argument("--group", help="HDF5 group of the raw data, if the file has several")
+    parser.add_argument(
+        "--encoding",
+        type=natural,
+        metavar="N",
+        help="encoding to reconstruct, if the header has several (default: the one that covers most of k-space)",
+    )
     parser.add_argument(
         "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy, .cfl or .h5"
     )
@@ -222,12 +228,13 @@ def _read(args: argparse.Namespace) -> "RawData":
     if suffix_of(args.raw) not in io.ARRAY_SUFFIXES:
         if args.coord:
             raise InputError("--coord", "ISMRMRD files contain their own trajectory", "leave it out")
-        return io.read_raw(args.raw, args.group)
-    if args.group:
-        raise InputError("--group", "array files have no groups", "leave it out")
+        return io.read_raw(args.raw, args.group, args.encoding)
+    for option in ("group", "encoding"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option}", f"array files have no {option}s", "leave it out")
     if args.coord is None:
         return io.read_kspace(args.raw)
-    return io.read_kspace(args.raw, args.coord, io.read_maps(args.mps).shape[-2:] if args.mps else None)
+    return io.read_kspace(args.raw, args.coord, mps=args.mps)
 
 
 def _method(args: argparse.Namespace) -> "tuple[ScorePrior, NoiseSchedule]":
@@ -273,7 +280,7 @@ def _coils(args: argparse.Namespace, raw: "RawData") -> "tuple[RawData, Array | 
 def _given_maps(path: Path, raw: "RawData") -> "Array":
     from hggdp_plugin.io import read_maps
 
-    mps = read_maps(path, raw.is_3d)
+    mps = read_maps(path, raw.slice_axis)
     shape = (raw.n_coils, *raw.grid)
     if mps.shape not in ((1, *shape), (raw.n_slices, *shape)):
         expected = f"(coils, y, x) = {shape}, or the same with {raw.n_slices} slices in front"

@@ -11,39 +11,51 @@ from hggdp_plugin.io.cfl import take_dims
 from hggdp_plugin.io.files import InputError, check_input, suffix_of
 from hggdp_plugin.io.mrd.images import complex_values, read_series
 from hggdp_plugin.io.mrd.kspace_grid import MAX_EXPANSION, SMALL_ARRAY_BYTES
-from hggdp_plugin.io.raw import MAX_SAMPLE
+from hggdp_plugin.io.raw import MAX_SAMPLE, SliceAxis
 
 _REMEDY = "give a file with one complex array (coils, y, x) or (slices, coils, y, x), or one ISMRMRD image series"
 
 
-def read_maps(path: PathLike, is_3d: bool = False) -> np.ndarray:
+def read_maps(path: PathLike, slice_axis: SliceAxis = "slice") -> np.ndarray:
     """Read coil sensitivity maps.
 
     Args:
-        path (path): .cfl in BART's dimensions; .npy or HDF5 (.h5) of shape (coils, y, x) or (slices, coils, y, x), in
-            3D with the positions along the readout as slices; or an ISMRMRD image series (.h5) with the coils as
-            channels.
-        is_3d (bool): Whether the measurement is 3D Cartesian.
+        path (path): .cfl in BART's dimensions; .npy or HDF5 (.h5) of shape (coils, *grid) or (slices, coils, *grid); or
+            an ISMRMRD image series (.h5) with the coils as channels.
+        slice_axis (SliceAxis): What the slices of the measurement count, see :class:`RawData`. Maps of volumes in .cfl
+            files and image series are split accordingly.
 
     Returns:
-        array: complex64 (slices, coils, y, x), in 3D (readout positions, coils, z, y).
+        array: complex64 (slices, coils, *grid).
 
     Raises:
         InputError: If the file cannot be used.
     """
-    mps = _read_h5(path, is_3d) if suffix_of(path) == ".h5" else read_array(path)
-    if is_bart(path):
-        mps = take_dims(mps, ("SLICE", "COIL", "PHS2", "PHS1", "READ"), path, "one set of coil maps")
-        mps = np.moveaxis(mps, -1, 1) if is_3d else np.moveaxis(mps, 2, 1)  # the axis that counts 2D problems
-        mps = mps.reshape(-1, *mps.shape[2:])
-    elif mps.ndim not in (3, 4):
-        raise InputError(path, f"an array of shape {mps.shape} holds no maps", "give axes (coils, y, x)")
+    if suffix_of(path) == ".h5":
+        mps = _read_h5(path, slice_axis)
+    else:
+        mps = read_array(path)
+        if is_bart(path):
+            mps = take_dims(mps, ("SLICE", "COIL", "PHS2", "PHS1", "READ"), path, "one set of coil maps")
+            mps = _split_volumes(mps, slice_axis)
+    n_axes = 4 if slice_axis == "slab" else 3
+    if mps.ndim not in (n_axes, n_axes + 1):
+        axes = "(coils, z, y, x)" if slice_axis == "slab" else "(coils, y, x)"
+        raise InputError(path, f"an array of shape {mps.shape} holds no maps", f"give axes {axes}")
     if peak_magnitude(mps) > MAX_SAMPLE:
         raise InputError(path, "its values are too large for sensitivities", "normalize the maps")
-    return mps.astype(np.complex64).reshape((1,) * (4 - mps.ndim) + mps.shape)
+    return mps.astype(np.complex64).reshape((1,) * (n_axes + 1 - mps.ndim) + mps.shape)
 
 
-def _read_h5(path: PathLike, is_3d: bool) -> np.ndarray:
+def _split_volumes(mps: np.ndarray, slice_axis: SliceAxis) -> np.ndarray:
+    """Split maps (slabs, coils, z, y, x) along the axis that counts 2D problems."""
+    if slice_axis == "slab":
+        return mps
+    mps = np.moveaxis(mps, -1 if slice_axis == "x" else 2, 1)
+    return mps.reshape(-1, *mps.shape[2:])
+
+
+def _read_h5(path: PathLike, slice_axis: SliceAxis) -> np.ndarray:
     """Read the one array of complex numbers in an HDF5 file that can be maps."""
     check_input(path)
     try:
@@ -52,7 +64,7 @@ def _read_h5(path: PathLike, is_3d: bool) -> np.ndarray:
             size = data.size * data.dtype.itemsize
             if size > MAX_EXPANSION * os.path.getsize(path) + SMALL_ARRAY_BYTES:
                 raise InputError(f"{path}:{data.name}", f"its shape {data.shape} is too large for the file", _REMEDY)
-            mps = _read_volumes(data.parent, is_3d, path) if data.ndim == 5 else complex_values(data[()])
+            mps = _read_volumes(data.parent, slice_axis, path) if data.ndim == 5 else complex_values(data[()])
     except InputError:
         raise
     except Exception as error:  # whatever a damaged or foreign HDF5 file provokes
@@ -79,16 +91,13 @@ def _can_be_maps(item: object) -> bool:
     return bool((pair or item.dtype.kind == "c") and (item.ndim in (3, 4) or in_series) and item.size > 0)
 
 
-def _read_volumes(series: h5py.Group, is_3d: bool, path: PathLike) -> np.ndarray:
+def _read_volumes(series: h5py.Group, slice_axis: SliceAxis, path: PathLike) -> np.ndarray:
     """Read the maps of an image series in the order of their slices."""
     where = f"{path}:{series.name}"
     try:
         mps = read_series(series, ("slice",))
     except ValueError as error:
         raise InputError(where, str(error), _REMEDY) from None
-    if is_3d:
-        mps = np.moveaxis(mps, -1, 1)
-        return mps.reshape(-1, *mps.shape[2:])
-    if mps.shape[2] != 1:
+    if slice_axis == "slice" and mps.shape[2] != 1:
         raise InputError(where, f"it holds volumes of {mps.shape[2]} partitions", "give maps of 2D slices")
-    return mps[:, :, 0]
+    return _split_volumes(mps, slice_axis)

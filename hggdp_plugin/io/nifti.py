@@ -72,7 +72,7 @@ def write_nifti(path: Path, image: np.ndarray, raw: RawData | None, history: str
         affine = np.diag([1.0, 1.0, 1.0, 1.0])
         affine[:3, 3] = -(x // 2), -(y // 2), -(z // 2)
     else:
-        slices = z // raw.acq_headers.shape[-1] if raw.is_3d else 1
+        slices = z // raw.n_slabs if raw.is_3d else 1
         affine = nifti_affine(raw.geometry, (x, y, z), (raw.fov.x / x, raw.fov.y / y, raw.fov.z / slices))
     file = nibabel.Nifti1Image(array, affine)
     file.header.set_xyzt_units("mm")

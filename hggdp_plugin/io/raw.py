@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,12 @@ from hggdp_plugin._typing import Array
 MAX_MATRIX = 65535
 #: Samples beyond this magnitude are refused: their squares overflow single precision.
 MAX_SAMPLE = 1e15
+
+
+#: What the slices of raw data count: slices; positions along the readout, or partitions, of slabs; or whole slabs.
+SliceAxis: TypeAlias = Literal["slice", "x", "z", "slab"]
+
+_SLICE_NAMES: dict[SliceAxis, str] = {"slice": "slices", "x": "readout positions", "z": "partitions", "slab": "slabs"}
 
 
 class Shape3(NamedTuple):
@@ -51,22 +57,24 @@ class RawData:
     ``ksp``, as SigPy's apps expect, but a zero alone means nothing.
 
     Attributes:
-        ksp (array): k-space, complex64 (repetition, contrast, phase, set, slice, coil, *k). k is (ky, kx) for 2D
-            Cartesian data, (kz, ky) for 3D Cartesian data, whose slices are positions along the readout, and (shots,
-            samples) for other trajectories.
+        ksp (array): k-space, complex64 (repetition, contrast, phase, set, slice, coil, *k). k has the shape of
+            ``grid`` for Cartesian data, and is (shots, samples) for other trajectories.
         mask (array or None): Which samples were measured, bool (repetition, contrast, phase, set, slice, *grid).
             Read-only. None for non-Cartesian data.
-        coord (array or None): k-space coordinates in SigPy's units (-N/2 to N/2, order (y, x)), float32 (shots,
-            samples, 2), with the five frame axes before if the trajectories of the frames differ. None for Cartesian
-            data.
+        coord (array or None): k-space coordinates in SigPy's units (-N/2 to N/2, axes in the order of ``grid``),
+            float32 (shots, samples, axes), with the five frame axes before if the trajectories of the frames differ.
+            None for Cartesian data.
         calib (array or None): k-space for coil calibration (slice, coil, *k): calibration lines, and image lines
             where there are none. None for non-Cartesian data.
         calib_mask (array or None): Which samples of ``calib`` were measured, bool (slice, *grid).
         trajectory (str): Name of the trajectory in the header (cartesian, epi, radial, spiral ...), in lower case.
-        is_3d (bool): Whether this is 3D Cartesian data, split into 2D problems along the readout.
+        slice_axis (SliceAxis): What the slice axis of ``ksp`` counts. ``"slice"``: the slices of a 2D measurement. The
+            others are 3D: ``"x"``: positions along the readout, ``"z"``: partitions, both slab after slab, which are
+            2D problems after an FFT along that axis; ``"slab"``: whole slabs, which are 3D problems.
         whitened (bool): Whether the noise is uncorrelated between coils with E|n|^2 = 1 for each complex sample.
         noise_cov (array or None): Covariance of the noise scan as measured, complex64 (coil, coil).
-        grid (tuple): Matrix of each 2D problem, (y, x) or (z, y): the image that ``ksp`` is the transform of.
+        grid (tuple of int): Matrix of each problem: (y, x), (z, y) for positions along the readout, or (z, y, x) for
+            slabs. The image that ``ksp`` is the transform of.
         fov_shape (Shape3): Voxels in the field of view of the image, at the measured resolution.
         image_shape (Shape3): Slices, rows and columns of the final image (the recon matrix of the header).
         fov (Size3): Field of view of the final image; z is the thickness of a slice in 2D and of a slab in 3D.
@@ -82,10 +90,10 @@ class RawData:
     calib: Array | None
     calib_mask: Array | None
     trajectory: str
-    is_3d: bool
+    slice_axis: SliceAxis
     whitened: bool
     noise_cov: Array | None
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     fov_shape: Shape3
     image_shape: Shape3
     fov: Size3
@@ -100,9 +108,19 @@ class RawData:
         return shape[:5]
 
     @property
+    def is_3d(self) -> bool:
+        """Whether the measurement has a second phase encoding or a three-dimensional trajectory."""
+        return self.slice_axis != "slice"
+
+    @property
     def n_slices(self) -> int:
-        """Number of slices; in 3D, of positions along the readout."""
+        """Length of the slice axis, see ``slice_axis``."""
         return self.frame_shape[4]
+
+    @property
+    def n_slabs(self) -> int:
+        """Number of slabs of a 3D measurement, of slices of a 2D one."""
+        return int(self.acq_headers.shape[-1])
 
     @property
     def n_coils(self) -> int:
@@ -114,17 +132,41 @@ class RawData:
         """Which frames hold data, bool (repetition, contrast, phase, set, slice)."""
         if self.mask is None:
             return np.ones(self.frame_shape, bool)
-        return np.asarray(self.mask.any(axis=(-2, -1)))
+        return np.asarray(self.mask.any(axis=tuple(range(5, self.mask.ndim))))
 
     @cached_property
     def calib_shape(self) -> tuple[int, int]:
         """Size of the largest centered rectangle that is fully sampled in ``calib``, (0, 0) if there is none."""
-        return (0, 0) if self.calib_mask is None else centered_region(np.asarray(self.calib_mask.all(axis=0)))
+        if self.calib_mask is None or len(self.grid) == 3:
+            return (0, 0)
+        return centered_region(np.asarray(self.calib_mask.all(axis=0)))
 
     @property
     def calib_width(self) -> int:
         """Width of the largest fully sampled square that ESPIRiT can calibrate on, 0 if there is none."""
         return min(self.calib_shape)
+
+    def calibration_shots(self, slice_: int) -> tuple[Array, Array]:
+        """Collect non-Cartesian samples for coil calibration: all repetitions and phases of a slice.
+
+        Args:
+            slice_ (int): Number of the slice.
+
+        Returns:
+            tuple: k-space (coils, shots, samples) and its coordinates (shots, samples, axes). Frames of one trajectory
+            are averaged; the shots of different trajectories follow each other.
+
+        Raises:
+            ValueError: If the data are Cartesian.
+        """
+        if self.coord is None:
+            raise ValueError("Cartesian data have their calibration k-space in calib")
+        ksp = self.ksp[:, 0, :, 0, slice_]
+        if self.coord.ndim == 3:
+            return ksp.mean(axis=(0, 1)), self.coord
+        ksp = ksp.reshape(-1, *ksp.shape[2:]).swapaxes(0, 1)  # coils, frames, shots, samples
+        coord = self.coord[:, 0, :, 0, slice_]
+        return ksp.reshape(len(ksp), -1, ksp.shape[-1]), coord.reshape(-1, *coord.shape[-2:])
 
     @property
     def geometry(self) -> SliceGeometry:
@@ -132,7 +174,7 @@ class RawData:
         first = self.acq_headers[0, 0, 0, 0]
         if not self.is_3d:
             return SliceGeometry(*(first[f].astype(float) for f in ("position", "read_dir", "phase_dir", "slice_dir")))
-        per_slab = self.image_shape.z // len(first)
+        per_slab = self.image_shape.z // self.n_slabs
         step = (np.arange(per_slab) - per_slab // 2) * self.fov.z / per_slab
         headers = np.repeat(first, per_slab)
         slice_dir = headers["slice_dir"].astype(float)
@@ -141,7 +183,7 @@ class RawData:
         return SliceGeometry(position, headers["read_dir"].astype(float), headers["phase_dir"].astype(float), slice_dir)
 
     def to_image(self, recon: np.ndarray) -> np.ndarray:
-        """Assemble reconstructed 2D problems to the image that the header asks for.
+        """Assemble reconstructed problems to the image that the header asks for.
 
         Phase oversampling is cropped, and the image is interpolated to ``image_shape`` by zero-filling its k-space.
 
@@ -156,22 +198,24 @@ class RawData:
         """
         if recon.shape != self.frame_shape + self.grid:
             raise ValueError(f"recon must have shape {self.frame_shape + self.grid}, got {recon.shape}")
-        fov_shape: tuple[int, ...] = self.fov_shape[1:]
-        image_shape: tuple[int, ...] = self.image_shape[1:]
-        if self.is_3d:
-            slabs = self.acq_headers.shape[-1]
-            recon = recon.reshape(*recon.shape[:4], slabs, -1, *self.grid)  # (..., slab, x, z, y)
+        if not self.is_3d:
+            image = _resample(recon, self.fov_shape[1:], self.image_shape[1:])
+            return image.reshape(*recon.shape[:4], *self.image_shape)
+        if self.slice_axis == "x":
+            recon = recon.reshape(*recon.shape[:4], self.n_slabs, -1, *self.grid)  # (..., slab, x, z, y)
             recon = np.moveaxis(recon, 5, -1)
-            fov_shape, image_shape = self.fov_shape, (self.image_shape.z // slabs, *image_shape)
-        image = _resample(recon, fov_shape, image_shape)
+        elif self.slice_axis == "z":
+            recon = recon.reshape(*recon.shape[:4], self.n_slabs, -1, *self.grid)
+        per_slab = self.image_shape._replace(z=self.image_shape.z // self.n_slabs)
+        image = _resample(recon, self.fov_shape, per_slab)
         return image.reshape(*recon.shape[:4], *self.image_shape)
 
     def summary(self) -> str:
         """Describe the measurement in one or two lines of text."""
-        names = ("repetitions", "contrasts", "phases", "sets", "readout positions" if self.is_3d else "slices")
+        names = ("repetitions", "contrasts", "phases", "sets", _SLICE_NAMES[self.slice_axis])
         frames = [f"{n} {name}" for n, name in zip(self.frame_shape, names, strict=True) if n > 1]
         kind = f"{'3D' if self.is_3d else '2D'} {self.trajectory}"
-        size = f"{self.ksp.shape[-2]} x {self.ksp.shape[-1]} k-space"
+        size = f"{' x '.join(map(str, self.ksp.shape[6:]))} k-space"
         head = ", ".join([kind, *frames, f"{self.n_coils} coils", size])
         text = f"{self.source}: {head}; image matrix {' x '.join(map(str, self.image_shape))}."
         if self.mask is None:

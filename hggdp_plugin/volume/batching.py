@@ -25,7 +25,7 @@ class BatchSize(NamedTuple):
 
 
 def choose_batch_size(
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     n_slices: int,
     n_coils: int,
     *,
@@ -52,7 +52,7 @@ def choose_batch_size(
     return BatchSize(slices, coils or coils_at_a_time((slices, *shape), n_coils, cartesian, device))
 
 
-def slices_at_a_time(shape: tuple[int, int], n_coils: int, cartesian: bool, device: sp.Device) -> int:
+def slices_at_a_time(shape: tuple[int, ...], n_coils: int, cartesian: bool, device: sp.Device) -> int:
     """Return how many slices fit into the free memory of a device together, at least 1.
 
     Args:

@@ -79,11 +79,8 @@ class CoilMapEstimator:
         raw = self.raw
         if raw.calib is not None:
             return raw.calib[slice_]
-        assert raw.coord is not None
-        # Trajectories are shared by all frames, or else the first frame is used with its own.
-        frame = (0, 0, 0, 0, slice_)
-        coord = raw.coord if raw.coord.ndim == 3 else raw.coord[frame]
-        calib = coil_maps.calibration_from_noncartesian(raw.ksp[frame], coord, self.calib_width, self.device)
+        ksp, coord = raw.calibration_shots(slice_)
+        calib = coil_maps.calibration_from_noncartesian(ksp, coord, self.calib_width, self.device)
         return sp.resize(calib, self.shape)
 
 

@@ -10,6 +10,7 @@ import sigpy as sp
 from hggdp_plugin._typing import Array
 from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.schedule import NoiseSchedule
@@ -97,8 +98,11 @@ def reconstruct(
         array: complex64 image (repetition, contrast, phase, set, slice, y, x) with the matrix that the header asks for.
 
     Raises:
-        InputError: The folder of ``resume`` holds something else.
+        InputError: The folder of ``resume`` holds something else, or the measurement needs 3D data consistency.
     """
+    if raw.slice_axis == "slab":
+        problem = "its three-dimensional trajectory needs a reconstruction of whole volumes, which is not implemented"
+        raise InputError(raw.source, problem, "give 2D slices or a stack of stars or spirals")
     if noise_var is None and raw.whitened and raw.n_coils > 1:
         noise_var = WHITENED_NOISE_VAR
     options = SamplingOptions(

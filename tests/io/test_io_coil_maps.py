@@ -54,7 +54,7 @@ def test_an_ismrmrd_series_with_the_coils_as_channels(tmp_path):
 def test_an_ismrmrd_volume_is_cut_across_the_readout(tmp_path):
     maps = complex_array(1, 4, 5, 8, 6)
     path = write_series(tmp_path / "maps.h5", maps, [0])
-    np.testing.assert_array_equal(io.read_maps(path, is_3d=True), np.moveaxis(maps[0], -1, 0))
+    np.testing.assert_array_equal(io.read_maps(path, slice_axis="x"), np.moveaxis(maps[0], -1, 0))
     with pytest.raises(io.InputError, match="5 partitions"):
         io.read_maps(path)
 

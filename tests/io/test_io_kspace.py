@@ -57,7 +57,7 @@ def test_volumes_are_split_along_the_readout(cfl, tmp_path):
     np.testing.assert_allclose(back[0, 0, 0, 0], image, atol=1e-5)
     io.write_image(tmp_path / "image.cfl", back, raw=raw, complex_=True)
     np.testing.assert_array_equal(io.read_array(tmp_path / "image.cfl").squeeze(), back.squeeze())
-    maps = io.read_maps(cfl(_noise(2, 3, 6, 4), "COIL", "PHS2", "PHS1", "READ"), is_3d=True)
+    maps = io.read_maps(cfl(_noise(2, 3, 6, 4), "COIL", "PHS2", "PHS1", "READ"), slice_axis="x")
     np.testing.assert_array_equal(maps, np.moveaxis(_noise(2, 3, 6, 4), -1, 0))
 
 
@@ -88,7 +88,7 @@ def test_trajectories_of_both_formats_agree(cfl, npy):
         np.testing.assert_array_equal(raw.ksp[0, 0, 0, 0, 0], ksp)
         np.testing.assert_array_equal(raw.coord, k[..., 1::-1])
         assert (raw.grid, raw.calib) == ((32, 32), None)
-    assert io.read_kspace(npy(ksp), npy(k[..., 1::-1]), (24, 20)).image_shape == (1, 24, 20)
+    assert io.read_kspace(npy(ksp), npy(k[..., 1::-1]), (32, 28)).image_shape == (1, 32, 28)
 
 
 def test_every_frame_may_have_a_trajectory_of_its_own(cfl):
@@ -128,10 +128,10 @@ def test_undersampled_readouts_of_volumes_are_refused(cfl):
 @pytest.mark.parametrize(
     ("k", "says"),
     [
-        (np.full((5, 16, 2), 0.5), "1 / field of view"),
-        (np.full((5, 16, 2), 1e6), "1 / field of view"),
+        (np.full((5, 16, 2), 0.5), "looks like cycles per pixel"),
+        (1e6 * np.random.default_rng(0).uniform(size=(5, 16, 2)), "1 / field of view"),
         (np.full((4, 16, 2), 8.0), "(1, 1, 1, 1, 1, 4, 16)"),
-        (np.full((5, 16, 3), 8.0), "(shots, samples, 2)"),
+        (np.full((5, 16, 4), 8.0), "(shots, samples, 2)"),
         (np.full((5, 16, 2), 8 + 0j), "real"),
     ],
 )
@@ -147,11 +147,82 @@ def test_bart_dimensions_that_do_not_fit(cfl):
     with pytest.raises(io.InputError, match="2 entries along COEFF"):
         io.read_kspace(cfl(_noise(2, 2, 8, 8), "COEFF", "COIL", "PHS1", "READ"))
     k = cfl(np.full((5, 16, 3), 8 + 0j), "PHS2", "PHS1", "READ")
-    with pytest.raises(io.InputError, match="three-dimensional"):
-        io.read_kspace(cfl(_noise(2, 5, 16, 1), "COIL", "PHS2", "PHS1", "READ"), k)
     with pytest.raises(io.InputError, match="READ is 16"):
         io.read_kspace(cfl(_noise(2, 5, 16), "COIL", "PHS1", "READ"), k)
     with pytest.raises(io.InputError, match="2 entries along COIL"):
         io.read_kspace(
             cfl(_noise(2, 5, 16, 1), "COIL", "PHS2", "PHS1", "READ"), cfl(_noise(2, 5, 16), "COIL", "PHS1", "READ")
         )
+
+
+def test_the_calibration_of_interleaved_frames_is_their_average(cfl):
+    image_ksp = _noise(4, 12, 6)
+    rng = np.random.default_rng(1)
+    ksp = image_ksp * (1 + 0.1 * rng.standard_normal((3, 1, 1, 1)))
+    masks = np.arange(12) % 3 == np.arange(3)[:, None]
+    masks[0, 0] = True  # measured in two frames
+    raw = io.read_kspace(cfl(ksp * masks[:, None, :, None], "TIME", "COIL", "PHS1", "READ"))
+    assert raw.calib_shape == (12, 6)
+    expected = (ksp * masks[:, None, :, None]).sum(axis=0) / masks.sum(axis=0)[None, :, None]
+    np.testing.assert_allclose(raw.calib[0], expected, atol=1e-5)
+    np.testing.assert_array_equal(raw.mask[:, 0, 0, 0, 0, :, 0], masks)
+
+
+def test_frames_of_other_contrasts_do_not_join_the_calibration(cfl):
+    ksp = _noise(2, 4, 12, 6)
+    ksp[1] *= 5
+    raw = io.read_kspace(cfl(ksp, "TE", "COIL", "PHS1", "READ"))
+    np.testing.assert_array_equal(raw.calib[0], ksp[0])
+
+
+def _radial(n_spokes, n, samples):
+    angle = np.pi * np.arange(n_spokes) / n_spokes
+    radius = (np.arange(samples) - samples // 2) * n / samples
+    return (radius[None, :, None] * np.stack([np.sin(angle), np.cos(angle)], -1)[:, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1 / 16, "cycles per pixel"), (2 * np.pi / 16, "radians per pixel")])
+def test_maps_tell_the_unit_of_a_trajectory(npy, caplog, factor, unit):
+    k = _radial(9, 16, 32)
+    ksp, maps = npy(_noise(4, 9, 32)), npy(_noise(4, 16, 16))
+    raw = io.read_kspace(ksp, npy(k * factor), mps=maps)
+    np.testing.assert_allclose(raw.coord, k, atol=1e-5)
+    assert (raw.grid, unit in caplog.text) == ((16, 16), True)
+    with pytest.raises(io.InputError, match=unit):
+        io.read_kspace(ksp, npy(k * factor))
+    with pytest.raises(io.InputError, match=r"largest coordinate of the trajectory is 2\b.*about 8"):
+        io.read_kspace(ksp, npy(k / 4), mps=maps)
+
+
+def test_a_stack_of_stars_is_split_into_partitions(cfl, npy):
+    n, n_partitions, volume = 16, 4, _noise(3, 4, 16, 16)
+    k = _radial(9, n, 2 * n)
+    planes = np.stack([sp.nufft(volume[:, z], k) for z in range(n_partitions)])  # z, coil, shots, samples
+    planes = sp.fft(planes, axes=(0,))
+    kz = np.arange(n_partitions) - n_partitions // 2
+    ksp = planes.transpose(1, 2, 0, 3).reshape(3, -1, 2 * n)  # spoke by spoke, all partitions of each
+    coord = np.concatenate(
+        [np.broadcast_to(kz[None, :, None, None], (9, 4, 2 * n, 1)), np.broadcast_to(k[:, None], (9, 4, 2 * n, 2))], -1
+    ).reshape(-1, 2 * n, 3)
+    bart = cfl(ksp[..., None], "COIL", "PHS2", "PHS1", "READ"), cfl(coord[..., ::-1] + 0j, "PHS2", "PHS1", "READ")
+    for files in ((npy(ksp), npy(coord)), bart):
+        raw = io.read_kspace(*files)
+        assert (raw.slice_axis, raw.grid, raw.image_shape) == ("z", (n, n), (4, n, n))
+        np.testing.assert_allclose(raw.coord, k, atol=1e-5)
+        expected = np.stack([sp.nufft(volume[:, z], k) for z in range(n_partitions)])
+        np.testing.assert_allclose(raw.ksp[0, 0, 0, 0], expected, atol=1e-4)
+        assert raw.to_image(volume[0][None, None, None, None]).shape == (1, 1, 1, 1, 4, n, n)
+
+
+def test_three_dimensional_trajectories_remain_volumes(npy):
+    rng = np.random.default_rng(0)
+    k = (rng.uniform(-1, 1, (30, 1, 3)) * np.linspace(-8, 8, 32)[:, None]).astype(np.float32)
+    k[0] = np.linspace(-8, 8, 32)[:, None]
+    raw = io.read_kspace(npy(_noise(2, 30, 32)), npy(k))
+    assert (raw.slice_axis, raw.grid, raw.image_shape, raw.is_3d) == ("slab", (16, 16, 16), (16, 16, 16), True)
+    np.testing.assert_allclose(raw.coord, k)
+    maps = npy(_noise(2, 16, 16, 16))
+    assert io.read_kspace(npy(_noise(2, 30, 32)), npy(k / 16), mps=maps).coord.max() == pytest.approx(8)
+    assert io.read_maps(maps, raw.slice_axis).shape == (1, 2, 16, 16, 16)
+    image = _noise(1, 1, 1, 1, 1, 16, 16, 16)
+    np.testing.assert_array_equal(raw.to_image(image)[0, 0, 0, 0], image[0, 0, 0, 0, 0])

@@ -87,8 +87,6 @@ def test_third_dimension(tmp_path, images):
     lines = shots(images, spokes(), 1, third=0.3)
     raw = io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1), trajectory="spiral")), lines))
     np.testing.assert_allclose(raw.coord, spokes(), atol=1e-5)
-    with pytest.raises(io.InputError, match="three-dimensional"):
-        io.read_raw(write(tmp_path / "b.h5", header(encoding((N, N, 4), trajectory="spiral")), lines))
 
 
 def test_discarded_samples(tmp_path, images):
@@ -102,3 +100,115 @@ def test_unnamed_trajectory(tmp_path, images):
     xml = header(encoding((N, N, 1))).replace("<trajectory>cartesian</trajectory>", "")
     raw = io.read_raw(write(tmp_path / "a.h5", xml, shots(images, spokes(), 1)))
     assert raw.coord is not None
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit"),
+    [
+        (1 / 40, "cycles per mm"),
+        (1 / 0.04, "cycles per m"),
+        (2 * np.pi / N, "radians per pixel"),
+        (2 * np.pi / 40, "radians per mm"),
+    ],
+)
+def test_other_units_are_found_by_the_edge_of_kspace(tmp_path, images, caplog, factor, unit):
+    coord = spokes()
+    xml = header(encoding((N, N, 1), ef=(40, 40, 5), rf=(40, 40, 5), trajectory="radial"))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, shots(images, coord, factor)))
+    np.testing.assert_allclose(raw.coord, coord, atol=1e-5)
+    (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert f"taken as {unit};" in warning.message
+    assert f"{N / 2 * factor:.4g}" in warning.message
+
+
+def stack(volume, coord, *, kz_in_trajectory=False, skip=(), rotate=0.0, center=3, idx=None):
+    """Acquisitions of a stack of stars: volume (coils, z, y, x), coord (spokes, samples, 2) in the order (y, x)."""
+    n_partitions = volume.shape[1]
+    lines = []
+    for z in range(n_partitions):
+        turned = spokes(len(coord), coord.shape[1], offset=rotate * z)
+        planes = sp.fft(sp.nufft(volume, turned, oversamp=2, width=6), axes=(1,))[:, z]
+        for i, k in enumerate(turned):
+            if z in skip:
+                continue
+            traj = k[:, ::-1]
+            if kz_in_trajectory:
+                traj = np.concatenate([traj, np.full((len(k), 1), z - n_partitions // 2)], axis=1)
+            step_2 = 0 if kz_in_trajectory else z - n_partitions // 2 + center
+            counters = {"kspace_encode_step_1": i, "kspace_encode_step_2": step_2} | (idx or {})
+            lines.append(acquisition(planes[:, i], traj=traj.astype(np.float32), idx=counters))
+    return lines
+
+
+@pytest.fixture
+def volume():
+    return coil_images((6, N, N), coils=2)
+
+
+@pytest.mark.parametrize("kz_in_trajectory", [False, True])
+def test_a_stack_of_stars_is_split_into_partitions(tmp_path, volume, kz_in_trajectory):
+    coord = spokes()
+    xml = header(encoding((N, N, 6), (N, N, 4), kz_center=3, trajectory="radial"))
+    lines = stack(volume, coord, kz_in_trajectory=kz_in_trajectory)
+    lines += stack(2 * volume, coord, kz_in_trajectory=kz_in_trajectory, idx={"slice": 1})
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
+    assert (raw.slice_axis, raw.is_3d, raw.grid, raw.image_shape) == ("z", True, (N, N), (8, N, N))
+    assert raw.ksp.shape == (1, 1, 1, 1, 8, 2, 20, 2 * N)
+    np.testing.assert_allclose(raw.coord, coord, atol=1e-5)
+    expected = sp.nufft(volume[:, 1:5], coord, oversamp=2, width=6).swapaxes(0, 1)  # the slice oversampling is cropped
+    np.testing.assert_allclose(raw.ksp[0, 0, 0, 0, :4], expected, atol=1e-5)
+    np.testing.assert_allclose(raw.ksp[0, 0, 0, 0, 4:], 2 * expected, atol=1e-5)
+    assert raw.acq_headers.shape == (1, 1, 1, 1, 2)
+    assert "8 partitions" in raw.summary()
+    image = raw.to_image(np.concatenate([volume[0, 1:5]] * 2)[None, None, None, None])
+    np.testing.assert_allclose(image[0, 0, 0, 0, :4], volume[0, 1:5], atol=1e-6)
+
+
+@pytest.mark.parametrize("how", [{"skip": (0, 1)}, {"rotate": 0.3}])
+def test_other_stacks_are_volumes(tmp_path, volume, how):
+    """Partial Fourier along the partitions, or spokes that rotate from one to the next: no FFT along kz."""
+    xml = header(encoding((N, N, 6), kz_center=3, trajectory="radial"))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, stack(volume, spokes(), **how)))
+    assert (raw.slice_axis, raw.grid, raw.image_shape) == ("slab", (6, N, N), (6, N, N))
+    coord = raw.coord.reshape(-1, 3)
+    expected = sp.nufft(volume, coord, oversamp=2, width=6)
+    samples = raw.ksp[0, 0, 0, 0, 0].reshape(2, -1)
+    np.testing.assert_allclose(samples, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_partitions_outside_the_matrix(tmp_path, volume):
+    xml = header(encoding((N, N, 6), kz_center=3, trajectory="radial"))
+    with pytest.raises(io.InputError, match=r"partitions .* from 9 to 14 around 3"):
+        io.read_raw(write(tmp_path / "a.h5", xml, stack(volume, spokes(), center=12)))
+    xml = header(encoding((N, N, 3), kz_center=1, trajectory="radial"))
+    with pytest.raises(io.InputError, match=r"kz reaches 3 .* 3 partitions"):
+        io.read_raw(write(tmp_path / "b.h5", xml, stack(volume, spokes(), kz_in_trajectory=True)))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1 / N])
+def test_a_three_dimensional_trajectory_is_a_volume(tmp_path, factor):
+    volume = coil_images((N, N, N), coils=2)
+    rng = np.random.default_rng(0)
+    direction = rng.standard_normal((60, 1, 3))
+    direction[0] = 0, 0, 1
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    coord = (direction * (np.arange(2 * N) - N)[:, None] / 2).astype(np.float32)
+    ksp = sp.nufft(volume, coord)
+    lines = [acquisition(ksp[:, i], traj=k[:, ::-1] * np.float32(factor)) for i, k in enumerate(coord)]
+    raw = io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, N), trajectory="other")), lines))
+    assert (raw.slice_axis, raw.grid, raw.image_shape, raw.mask) == ("slab", (N, N, N), (N, N, N), None)
+    np.testing.assert_allclose(raw.coord, coord, atol=1e-5)
+    np.testing.assert_allclose(raw.ksp[0, 0, 0, 0, 0], ksp, atol=1e-5)
+    assert raw.geometry.position.shape == (N, 3)
+
+
+def test_calibration_of_a_time_series(tmp_path, images):
+    xml = header(encoding((N, N, 1), trajectory="radial"))
+    lines = [line for i in range(3) for line in shots(images, spokes(offset=0.1 * i), 1, idx={"repetition": i})]
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
+    ksp, coord = raw.calibration_shots(0)
+    assert (ksp.shape, coord.shape) == ((3, 60, 2 * N), (60, 2 * N, 2))
+    np.testing.assert_allclose(ksp, sp.nufft(images, coord), atol=1e-5)
+    lines = shots(images, spokes(), 1) + shots(3 * images, spokes(), 1, idx={"repetition": 1})
+    ksp, coord = io.read_raw(write(tmp_path / "b.h5", xml, lines)).calibration_shots(0)
+    np.testing.assert_allclose(ksp, 2 * sp.nufft(images, coord), atol=1e-5)

@@ -8,6 +8,7 @@ import numpy as np
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.mrd._ismrmrd import constants
 from hggdp_plugin.io.mrd.acquisitions import Acquisitions
+from hggdp_plugin.io.mrd.encodings import choose_encoding
 from hggdp_plugin.io.mrd.header import Encoding, Header
 
 _logger = logging.getLogger(__name__)
@@ -33,28 +34,35 @@ class Classes:
     Attributes:
         encoding (Encoding): The encoding of the image.
         image (array): Image acquisitions, bool (acquisitions,). They agree in channels and samples.
-        calibration (array): Acquisitions for coil calibration, some of which may be image acquisitions too.
+        calibration (array): Acquisitions for coil calibration on the matrix of the image, some of which may be image
+            acquisitions too.
         noise (array): Noise acquisitions.
+        reference_encoding (Encoding or None): The encoding of a reference scan on another matrix.
+        reference (array): Its acquisitions.
     """
 
     encoding: Encoding
     image: np.ndarray
     calibration: np.ndarray
     noise: np.ndarray
+    reference_encoding: Encoding | None
+    reference: np.ndarray
 
 
-def classify(acquisitions: Acquisitions, header: Header) -> Classes:
+def classify(acquisitions: Acquisitions, header: Header, encoding: int | None = None) -> Classes:
     """Sort acquisitions by purpose and leave out those that cannot be used together.
 
     Args:
         acquisitions (Acquisitions): All acquisitions.
         header (Header): The XML header.
+        encoding (int or None): Number of the encoding to reconstruct; None: see :func:`choose_encoding`.
 
     Returns:
         Classes: One encoding, with at least one image acquisition.
 
     Raises:
-        InputError: If there is no image acquisition, or image acquisitions contradict each other.
+        InputError: If there is no image acquisition, image acquisitions contradict each other, or slices were excited
+            simultaneously.
     """
     flagged = acquisitions.flagged
     noise = flagged(constants.ACQ_IS_NOISE_MEASUREMENT)
@@ -63,24 +71,37 @@ def classify(acquisitions: Acquisitions, header: Header) -> Classes:
     calibration_only = flagged(constants.ACQ_IS_PARALLEL_CALIBRATION) & ~both
     image = ~other & ~calibration_only
     calibration = ~other & (both | calibration_only)
-    if not image.any():
-        kinds = sorted({name for flag, name in NOT_IMAGE.items() if flagged(flag).any()})
-        kinds += ["calibration"] if calibration.any() else []
-        raise InputError(
-            acquisitions.location,
-            f"there are no image acquisitions, only {', '.join(kinds)}",
-            "give the file of the image measurement",
-        )
+    _check_any(acquisitions, image, calibration)
     for flag, name in NOT_IMAGE.items():
         if flag != constants.ACQ_IS_NOISE_MEASUREMENT and (count := int((flagged(flag) & other).sum())):
             _logger.info("%d %s acquisitions are left out.", count, name)
 
-    number = int(acquisitions.headers["encoding_space_ref"][image].min())
-    encoding = _encoding(acquisitions, header, number, image)
-    image, calibration = _of_encoding(acquisitions, header, number, image, calibration)
-    _check_agreement(acquisitions, image, "active_channels", "channels")
-    _check_agreement(acquisitions, image, "number_of_samples", "samples")
-    return Classes(encoding, image, _matching(acquisitions, image, calibration), noise)
+    spaces = acquisitions.headers["encoding_space_ref"]
+    number = choose_encoding(acquisitions, header, image, encoding)
+    chosen = header.encodings[number]
+    if chosen.multiband_factor > 1:
+        raise InputError(
+            acquisitions.source,
+            f"{chosen.multiband_factor} slices were excited simultaneously (multiband) and cannot be separated",
+            "separate the slices first, or measure without multiband",
+        )
+    mine = spaces == number
+    _check_agreement(acquisitions, image & mine, "active_channels", "channels")
+    _check_agreement(acquisitions, image & mine, "number_of_samples", "samples")
+    same_matrix = np.isin(spaces, [i for i, e in enumerate(header.encodings) if e.encoded == chosen.encoded])
+    usable = calibration & np.where(image, mine, same_matrix)
+    reference_number, reference = _reference(acquisitions, header, image, calibration, same_matrix)
+    dropped = int(((image | calibration) & ~(image & mine) & ~usable & ~reference).sum())
+    if dropped:
+        _logger.info("%d acquisitions of other encodings than number %d are left out.", dropped, number)
+    return Classes(
+        chosen,
+        image & mine,
+        _with_channels(acquisitions, usable, image & mine),
+        noise,
+        None if reference_number is None else header.encodings[reference_number],
+        _with_channels(acquisitions, reference, image & mine),
+    )
 
 
 def _not_image(acquisitions: Acquisitions) -> np.ndarray:
@@ -91,28 +112,29 @@ def _not_image(acquisitions: Acquisitions) -> np.ndarray:
     return other | surface_coil if (~other & ~surface_coil).any() else other
 
 
-def _encoding(acquisitions: Acquisitions, header: Header, number: int, image: np.ndarray) -> Encoding:
-    if number < len(header.encodings):
-        return header.encodings[number]
+def _check_any(acquisitions: Acquisitions, image: np.ndarray, calibration: np.ndarray) -> None:
+    if image.any():
+        return
+    kinds = sorted({name for flag, name in NOT_IMAGE.items() if acquisitions.flagged(flag).any()})
+    kinds += ["calibration"] if calibration.any() else []
     raise InputError(
-        acquisitions.location_of(int(np.argmax(image & (acquisitions.headers["encoding_space_ref"] == number)))),
-        f"it refers to encoding {number}, the header has {len(header.encodings)}",
-        "correct encoding_space_ref or the header",
+        acquisitions.location,
+        f"there are no image acquisitions, only {', '.join(kinds)}",
+        "give the file of the image measurement",
     )
 
 
-def _of_encoding(
-    acquisitions: Acquisitions, header: Header, number: int, image: np.ndarray, calibration: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image acquisitions of an encoding, and the calibration acquisitions on the same matrix."""
+def _reference(
+    acquisitions: Acquisitions, header: Header, image: np.ndarray, calibration: np.ndarray, same_matrix: np.ndarray
+) -> tuple[int | None, np.ndarray]:
+    """Find a reference scan on another matrix: calibration acquisitions, or else those of another image."""
     spaces = acquisitions.headers["encoding_space_ref"]
-    mine = spaces == number
-    alike = [i for i, other in enumerate(header.encodings) if other.encoded == header.encodings[number].encoded]
-    usable = np.isin(spaces, alike)
-    dropped = int((image & ~mine).sum()) + int((calibration & ~image & ~usable).sum())
-    if dropped:
-        _logger.info("%d acquisitions of other encodings than number %d are left out.", dropped, number)
-    return image & mine, calibration & np.where(image, mine, usable)
+    elsewhere = ~same_matrix & (spaces < len(header.encodings))
+    for candidates in (elsewhere & calibration, elsewhere & image):
+        if candidates.any():
+            number = int(np.bincount(spaces[candidates]).argmax())
+            return number, candidates & (spaces == number)
+    return None, np.zeros(len(acquisitions), bool)
 
 
 def _check_agreement(acquisitions: Acquisitions, image: np.ndarray, field: str, unit: str) -> None:
@@ -129,16 +151,11 @@ def _check_agreement(acquisitions: Acquisitions, image: np.ndarray, field: str, 
         )
 
 
-def _matching(acquisitions: Acquisitions, image: np.ndarray, calibration: np.ndarray) -> np.ndarray:
-    """Return the calibration acquisitions with as many channels and samples as the image acquisitions."""
+def _with_channels(acquisitions: Acquisitions, wanted: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return the calibration acquisitions with as many channels as the image acquisitions, and with samples."""
     headers = acquisitions.headers
-    first = headers[image][0]
-    alike = (headers["active_channels"] == first["active_channels"]) & (
-        headers["number_of_samples"] == first["number_of_samples"]
-    )
-    if (calibration & ~alike).any():
-        _logger.info(
-            "%d calibration acquisitions of another size than the image's are left out.",
-            int((calibration & ~alike).sum()),
-        )
-    return calibration & alike
+    alike = headers["active_channels"] == headers["active_channels"][image][0]
+    alike &= headers["number_of_samples"] > 0
+    if (wanted & ~alike).any():
+        _logger.warning("%d calibration acquisitions of other channels are left out.", int((wanted & ~alike).sum()))
+    return wanted & alike

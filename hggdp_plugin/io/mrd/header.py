@@ -11,6 +11,8 @@ from hggdp_plugin.io.raw import MAX_MATRIX, Shape3, Size3
 
 _logger = logging.getLogger(__name__)
 
+#: Elements of the encoding limits along ky and kz.
+ENCODING_STEPS = ("kspace_encoding_step_1", "kspace_encoding_step_2")
 #: Largest field of view that is believed, in mm.
 MAX_FOV = 1e5
 #: Largest ratio of recon matrix to encoded matrix that is believed.
@@ -37,6 +39,7 @@ class Encoding:
         recon (Space): The final image.
         ky_center (int or None): ``kspace_encode_step_1`` at the k-space center; None if the header has no limits.
         kz_center (int or None): ``kspace_encode_step_2`` at the k-space center.
+        multiband_factor (int): Number of slices that are excited simultaneously.
     """
 
     trajectory: str
@@ -44,6 +47,7 @@ class Encoding:
     recon: Space
     ky_center: int | None
     kz_center: int | None
+    multiband_factor: int = 1
 
     @property
     def fov_shape(self) -> Shape3:
@@ -124,8 +128,9 @@ def _encoding(node: ET.Element, where: str) -> Encoding:
         )
     trajectory = (node.findtext("trajectory") or "").strip().lower()
     limits = node.find("encodingLimits")
-    centers = [_center(limits, step, where) for step in ("kspace_encoding_step_1", "kspace_encoding_step_2")]
-    return Encoding(trajectory, encoded, recon, *centers)
+    ky_center, kz_center = (_center(limits, step, where) for step in ENCODING_STEPS)
+    multiband = _number(node, "parallelImaging/multiband/multiband_factor", where) or 1.0
+    return Encoding(trajectory, encoded, recon, ky_center, kz_center, int(multiband))
 
 
 def _center(limits: ET.Element | None, step: str, where: str) -> int | None:

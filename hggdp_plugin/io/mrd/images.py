@@ -44,7 +44,7 @@ def image_headers(image: np.ndarray, raw: RawData | None) -> np.ndarray:
         array: Headers (repetition, contrast, phase, set, image), one image per slice, or per volume in 3D.
     """
     z, y, x = image.shape[-3:]
-    depth = 1 if raw is None or not raw.is_3d else z // raw.acq_headers.shape[-1]
+    depth = 1 if raw is None or not raw.is_3d else z // raw.n_slabs
     headers = np.zeros((*image.shape[:4], z // depth), image_header_dtype)
     headers["version"] = 1
     if raw is None:

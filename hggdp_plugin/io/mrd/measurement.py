@@ -35,12 +35,13 @@ class Measurement:
     prewhitening: Prewhitening
 
     @classmethod
-    def prepare(cls, header: Header, acquisitions: Acquisitions) -> "Measurement":
+    def prepare(cls, header: Header, acquisitions: Acquisitions, encoding: int | None = None) -> "Measurement":
         """Classify acquisitions, find the frames and read the noise scan.
 
         Args:
             header (Header): The XML header.
             acquisitions (Acquisitions): All acquisitions.
+            encoding (int or None): Number of the encoding to reconstruct; None: the one with the most data.
 
         Returns:
             Measurement: Ready to be read.
@@ -48,9 +49,10 @@ class Measurement:
         Raises:
             InputError: If header and acquisitions do not make up a measurement.
         """
-        classes = classify(acquisitions, header)
+        classes = classify(acquisitions, header, encoding)
         frames = find_frames(acquisitions.headers, classes.image)
-        counts = (int(kind.sum()) for kind in (classes.image, classes.calibration, classes.noise))
+        calibration = classes.calibration | classes.reference
+        counts = (int(kind.sum()) for kind in (classes.image, calibration, classes.noise))
         _logger.info("%d acquisitions: %d image, %d calibration, %d noise.", len(acquisitions), *counts)
         prewhitening = find_prewhitening(acquisitions, classes, header.noise_bandwidth)
         return cls(header, acquisitions, classes, frames, prewhitening)

@@ -1,4 +1,4 @@
-"""Acquisitions along radial, spiral and other trajectories."""
+"""Acquisitions along radial, spiral and other trajectories: in a plane, in stacks and in three dimensions."""
 
 import logging
 
@@ -6,23 +6,24 @@ import numpy as np
 
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.mrd.frames import central_headers
-from hggdp_plugin.io.mrd.header import Encoding
 from hggdp_plugin.io.mrd.kspace_grid import allocate
 from hggdp_plugin.io.mrd.measurement import Measurement
-from hggdp_plugin.io.raw import RawData
+from hggdp_plugin.io.raw import RawData, SliceAxis
+from hggdp_plugin.io.trajectory import KSpaceExtent, split_partitions, to_cycles_per_fov
 
 _logger = logging.getLogger(__name__)
 
 #: Largest coordinate that is believed in any unit.
 MAX_COORDINATE = 1e6
-#: Range of the largest coordinate of a trajectory in cycles per pixel: 0.5 reaches the edge of k-space.
-PER_PIXEL_RANGE = (0.05, 0.51)
-#: Range of the largest coordinate of a trajectory in cycles per field of view, relative to half the matrix size.
-PER_FOV_RANGE = (0.5, 1.1)
+#: Largest coordinate along z that is believed, relative to the edge of k-space.
+MAX_KZ = 1.12
 
 
 def read_noncartesian(measurement: Measurement) -> RawData:
     """Read the image acquisitions of a non-Cartesian measurement.
+
+    Complete stacks of equal planar trajectories, such as stacks of stars, are split into partitions. Other
+    three-dimensional trajectories remain one problem per slab.
 
     Args:
         measurement (Measurement): What to read.
@@ -34,33 +35,64 @@ def read_noncartesian(measurement: Measurement) -> RawData:
         InputError: If there is no trajectory, or it has the wrong dimension or unit, or the frames differ in the
             number of shots.
     """
-    acquisitions, frames = measurement.acquisitions, measurement.frames
     numbers = np.flatnonzero(measurement.classes.image)
     _check_dimensions(measurement, numbers)
     shots = _shots(measurement, numbers)
     ksp, coord = _fill(measurement, numbers, shots)
-    coord = _sigpy_units(coord, measurement.encoding, acquisitions.location)
-    distance = np.full(len(acquisitions), np.inf)
-    distance[shots.ravel()] = np.hypot(*np.moveaxis(coord, -1, 0)).min(axis=-1).ravel()
-    one_trajectory = (coord == coord[:1]).all()
-    image_shape = measurement.image_shape(is_3d=False)
+    coord = _scaled(measurement, coord, shots)
+    distance = np.full(len(measurement.acquisitions), np.inf)
+    distance[shots.ravel()] = np.sqrt((coord**2).sum(axis=-1)).min(axis=-1).ravel()
+    headers = central_headers(measurement.headers, measurement.frames, distance)
+    if coord.shape[-1] == 2:
+        return _raw_data(measurement, "slice", ksp[:, None], coord, headers)
+    encoding = measurement.encoding
+    n_partitions, spacing = encoding.encoded.matrix.z, encoding.recon.fov.z / encoding.encoded.fov.z
+    if (stack := split_partitions(ksp, coord, n_partitions, spacing)) is None:
+        _logger.info("Three-dimensional trajectory: reconstructed as a volume.")
+        return _raw_data(measurement, "slab", ksp[:, None], coord, headers)
+    _logger.info("Stack of %d partitions: transformed along kz.", n_partitions)
+    kept = min(n_partitions, encoding.fov_shape.z)
+    first = n_partitions // 2 - kept // 2
+    return _raw_data(measurement, "z", stack[0][:, first : first + kept], stack[1], headers)
+
+
+def _raw_data(
+    measurement: Measurement, slice_axis: SliceAxis, ksp: np.ndarray, coord: np.ndarray, headers: np.ndarray
+) -> RawData:
+    """Fill in the rest.
+
+    Args:
+        measurement (Measurement): What was read.
+        slice_axis (SliceAxis): What the slices of the raw data count.
+        ksp (array): k-space (frames, partitions, coils, shots, samples).
+        coord (array): Coordinates (frames, shots, samples, axes), the same for all partitions.
+        headers (array): Header nearest to the k-space center of each frame.
+    """
+    frame_shape, n_partitions = measurement.frames.shape, ksp.shape[1]
+    recon = measurement.encoding.recon.matrix
+    image_shape = measurement.image_shape(slice_axis != "slice")
+    depth = {"slice": image_shape.z, "z": n_partitions, "slab": recon.z}[slice_axis]
+    if (coord == coord[:1]).all():
+        coord = coord[0]
+    else:
+        coord = np.repeat(coord, n_partitions, axis=0).reshape(*frame_shape[:-1], -1, *coord.shape[1:])
     return RawData(
-        ksp=ksp.reshape(*frames.shape, *ksp.shape[1:]),
+        ksp=ksp.reshape(*frame_shape[:-1], -1, *ksp.shape[2:]),
         mask=None,
-        coord=coord[0] if one_trajectory else coord.reshape(*frames.shape, *coord.shape[1:]),
+        coord=coord,
         calib=None,
         calib_mask=None,
         trajectory=measurement.encoding.trajectory,
-        is_3d=False,
+        slice_axis=slice_axis,
         whitened=measurement.whitened,
         noise_cov=measurement.prewhitening.covariance,
-        grid=image_shape[1:],
-        fov_shape=image_shape,
+        grid=tuple(recon) if slice_axis == "slab" else tuple(recon[1:]),
+        fov_shape=recon._replace(z=depth),
         image_shape=image_shape,
         fov=measurement.encoding.recon.fov,
-        acq_headers=central_headers(measurement.headers, frames, distance),
+        acq_headers=headers,
         header=measurement.header.xml,
-        source=acquisitions.source,
+        source=measurement.acquisitions.source,
     )
 
 
@@ -83,7 +115,7 @@ def _check_dimensions(measurement: Measurement, numbers: np.ndarray) -> None:
 
 
 def _shots(measurement: Measurement, numbers: np.ndarray) -> np.ndarray:
-    """Arrange acquisition numbers as (frames, shots), in the order of their encoding step, then of time."""
+    """Arrange acquisition numbers as (frames, shots), in the order of their encoding steps, then of time."""
     frames, location = measurement.frames, measurement.acquisitions.location
     frame = frames.number[numbers]
     counts = np.bincount(frame, minlength=frames.n_frames) if frames.n_frames <= len(numbers) else np.zeros(1, int)
@@ -94,7 +126,8 @@ def _shots(measurement: Measurement, numbers: np.ndarray) -> np.ndarray:
             f"the image frames have very different numbers of readouts ({fewest} to {counts.max()})",
             "remove the incomplete frames",
         )
-    order = np.lexsort((numbers, measurement.headers["idx"]["kspace_encode_step_1"][numbers], frame))
+    idx = measurement.headers["idx"][numbers]
+    order = np.lexsort((numbers, idx["kspace_encode_step_2"], idx["kspace_encode_step_1"], frame))
     start = np.cumsum(counts) - counts
     if fewest < counts.max():
         _logger.warning("Frames have %d to %d readouts: the first %d of each are used.", fewest, counts.max(), fewest)
@@ -103,7 +136,7 @@ def _shots(measurement: Measurement, numbers: np.ndarray) -> np.ndarray:
 
 
 def _fill(measurement: Measurement, numbers: np.ndarray, shots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Read samples (frames, coils, shots, samples) and coordinates (frames, shots, samples, 2) in the order (y, x)."""
+    """Read samples (frames, coils, shots, samples) and coordinates (frames, shots, samples, axes), in order x, y, z."""
     acquisitions, headers = measurement.acquisitions, measurement.headers
     kept = acquisitions.kept_samples(measurement.classes.image)[numbers]
     skipped = headers["discard_pre"][numbers].astype(int)
@@ -116,7 +149,7 @@ def _fill(measurement: Measurement, numbers: np.ndarray, shots: np.ndarray) -> t
     begin, count, coils = int(skipped[0]), int(kept[0]), measurement.n_coils
     (n_frames, n_shots), stored_bytes = shots.shape, 8 * coils * len(numbers) * int(kept[0])
     ksp = allocate((n_frames, coils, n_shots, count), stored_bytes, acquisitions.source)
-    coord = np.zeros((n_frames, n_shots, count, 2), np.float32)
+    coord = np.zeros((n_frames, n_shots, count, int(headers["trajectory_dimensions"][numbers[0]])), np.float32)
     index = np.full((len(headers), 2), -1)
     index[shots.ravel()] = np.argwhere(shots >= 0)  # frame and shot of each acquisition
     for block, samples, k in measurement.trajectories(measurement.classes.image & (index[:, 0] >= 0)):
@@ -124,47 +157,49 @@ def _fill(measurement: Measurement, numbers: np.ndarray, shots: np.ndarray) -> t
         acquisitions.check_finite(samples, block)
         frame, shot = index[block].T
         ksp.transpose(0, 2, 1, 3)[frame, shot] = samples
-        coord[frame, shot] = _in_plane(measurement, k[:, begin : begin + count], block)
+        finite = (np.abs(k) < MAX_COORDINATE).all(axis=(1, 2))  # false for NaN
+        if not finite.all():
+            raise InputError(
+                acquisitions.location_of(block[np.argmin(finite)]),
+                "its trajectory is not finite",
+                "convert the raw data again",
+            )
+        coord[frame, shot] = k[:, begin : begin + count]
     return ksp, coord
 
 
-def _in_plane(measurement: Measurement, k: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Turn (kx, ky[, kz]) of shape (acquisitions, samples, dimensions) into (ky, kx)."""
-    finite = (np.abs(k[..., :2]) < MAX_COORDINATE).all(axis=(1, 2))  # false for NaN
-    if not finite.all():
-        raise InputError(
-            measurement.acquisitions.location_of(numbers[np.argmin(finite)]),
-            "its trajectory is not finite",
-            "convert the raw data again",
-        )
-    # In 2D some writers use a third column for density weights, which a model-based method does not need.
-    if k.shape[-1] == 3 and measurement.encoding.encoded.matrix.z > 1 and np.any(k[..., 2]):
-        raise InputError(
-            measurement.acquisitions.location, "the trajectory is three-dimensional", "only 2D trajectories can be read"
-        )
-    return k[..., 1::-1]
+def _scaled(measurement: Measurement, coord: np.ndarray, shots: np.ndarray) -> np.ndarray:
+    """Turn stored coordinates (frames, shots, samples, axes) into SigPy's units, order (y, x) or (z, y, x).
 
-
-def _sigpy_units(coord: np.ndarray, encoding: Encoding, location: str) -> np.ndarray:
-    """Scale coordinates to cycles per field of view of the image, the unit of SigPy's NUFFT.
-
-    The standard leaves the unit open. Two are in use: cycles per pixel of the encoded matrix (up to 0.5), and cycles
-    per field of view (up to about half a matrix size).
+    Partitions are given by the third coordinate, or by ``kspace_encode_step_2`` where it is zero or missing.
     """
+    encoding, location = measurement.encoding, measurement.acquisitions.location
     encoded, recon = encoding.encoded, encoding.recon
-    largest = float(np.abs(coord).max())
-    zoom = np.array([recon.fov.y / encoded.fov.y, recon.fov.x / encoded.fov.x], np.float32)
-    half = np.array([max(encoded.matrix[1:]), max(recon.matrix[1:])]) / 2
-    if PER_PIXEL_RANGE[0] <= largest <= PER_PIXEL_RANGE[1]:
-        _logger.info("Trajectory in cycles per pixel (largest coordinate %.3g).", largest)
-        return coord * (zoom * np.array(encoded.matrix[1:], np.float32))
-    if PER_FOV_RANGE[0] * min(half) <= largest <= PER_FOV_RANGE[1] * max(half):
-        _logger.info("Trajectory in cycles per field of view (largest coordinate %.4g).", largest)
-        of_recon = np.argmin(np.abs(half - largest)) == 1
-        return coord if of_recon else coord * zoom
-    raise InputError(
-        location,
-        f"the largest coordinate of the trajectory is {largest:.4g}, neither cycles per pixel (0.5)"
-        f" nor cycles per field of view (about {half[1]:g})",
-        "convert the trajectory to one of these units",
-    )
+    step = measurement.headers["idx"]["kspace_encode_step_2"][shots].astype(int)
+    # In 2D some writers use a third column for density weights, which a model-based method does not need.
+    has_kz = coord.shape[-1] == 3 and encoded.matrix.z > 1 and bool(coord[..., 2].any())
+    n_axes = 3 if has_kz else 2
+    zoom = np.divide(recon.fov, encoded.fov)
+    extent = KSpaceExtent(encoded.matrix[-n_axes:], tuple(zoom[-n_axes:]), recon.fov[-n_axes:])
+    scaled = to_cycles_per_fov(coord[..., :n_axes][..., ::-1], extent, location)
+    if has_kz:
+        top, edge = float(np.abs(scaled[..., 0]).max()), float(extent.edge[0])
+        if top > MAX_KZ * edge:
+            raise InputError(
+                location,
+                f"kz reaches {top:.4g} cycles per field of view, the edge of {encoded.matrix.z} partitions is {edge:g}",
+                "correct the trajectory or the encoded matrix",
+            )
+        return scaled
+    if not np.ptp(step):
+        return scaled
+    center = encoded.matrix.z // 2 if encoding.kz_center is None else encoding.kz_center
+    kz = np.broadcast_to((step - center)[..., None, None] * zoom[0], (*scaled.shape[:-1], 1))
+    if np.abs(step - center).max() > encoded.matrix.z / 2:
+        raise InputError(
+            location,
+            f"partitions (kspace_encode_step_2) from {step.min()} to {step.max()} around {center} lie outside the"
+            f" encoded matrix of {encoded.matrix.z}",
+            "correct the encoded matrix or the encoding limits in the header",
+        )
+    return np.concatenate([kz.astype(np.float32), scaled], axis=-1)

@@ -17,7 +17,7 @@ from hggdp_plugin.io.raw import RawData
 _logger = logging.getLogger(__name__)
 
 
-def read_raw(path: PathLike, group: str | None = None) -> RawData:
+def read_raw(path: PathLike, group: str | None = None, encoding: int | None = None) -> RawData:
     """Read an ISMRMRD raw data file.
 
     Acquisitions are sorted by their flags and counters, reversed and aligned, cropped to the field of view along the
@@ -26,6 +26,8 @@ def read_raw(path: PathLike, group: str | None = None) -> RawData:
     Args:
         path (path): HDF5 file.
         group (str or None): Group of the file that holds the measurement. None: ``dataset``, else the only one.
+        encoding (int or None): Number of the encoding to read, if the header has several. None: the one whose image
+            acquisitions cover the largest part of k-space.
 
     Returns:
         RawData: The measurement.
@@ -34,7 +36,7 @@ def read_raw(path: PathLike, group: str | None = None) -> RawData:
         InputError: If the file cannot be used; the message says in one line why, and what to do.
     """
     with open_acquisitions(path, group) as (xml, acquisitions):
-        return _read(xml, acquisitions)
+        return _read(xml, acquisitions, encoding)
 
 
 def read_stream(xml: bytes, acquisitions: Sequence["ismrmrd.Acquisition"], source: str) -> RawData:
@@ -54,8 +56,8 @@ def read_stream(xml: bytes, acquisitions: Sequence["ismrmrd.Acquisition"], sourc
     return _read(xml, Acquisitions.from_objects(acquisitions, source))
 
 
-def _read(xml: bytes, acquisitions: Acquisitions) -> RawData:
-    measurement = Measurement.prepare(parse_header(xml, acquisitions.source), acquisitions)
+def _read(xml: bytes, acquisitions: Acquisitions, encoding: int | None = None) -> RawData:
+    measurement = Measurement.prepare(parse_header(xml, acquisitions.source), acquisitions, encoding)
     cartesian = measurement.is_cartesian
     if not measurement.encoding.trajectory:
         _logger.info("The header names no trajectory: read as %s.", "Cartesian" if cartesian else "non-Cartesian")

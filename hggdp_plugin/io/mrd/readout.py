@@ -27,6 +27,11 @@ class Readout:
     cropped: int
     hybrid: bool
 
+    @property
+    def stored(self) -> int:
+        """Samples of the grid that the offset of a readout refers to."""
+        return self.encoded
+
     def __call__(self, samples: np.ndarray, offset: int) -> np.ndarray:
         """Place samples on the encoded grid and remove the oversampling.
 
