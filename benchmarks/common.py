@@ -1,6 +1,7 @@
 """What the benchmarks share: the machine's name, the data folder, tables and JSON."""
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -8,13 +9,17 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
+
+from hggdp_plugin.checkpoint import PRIORS
 
 
 def parser(description: str | None, prior: bool = True) -> argparse.ArgumentParser:
@@ -74,6 +79,80 @@ def elsewhere(function: Callable[..., None], *args: Any) -> None:
     process.join()
     if process.exitcode:
         raise SystemExit(f"{function.__name__}: failed")
+
+
+def in_parallel(
+    function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], workers: int = 1, minutes: float | None = None
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Arguments and results of a function's calls, as they finish, in processes of one thread each.
+
+    After ``minutes`` nothing more is started.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    todo = iter(tasks)
+    running: dict[Any, tuple[Any, ...]] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        while True:
+            while len(running) < workers and time.monotonic() < end and (task := next(todo, None)) is not None:
+                running[pool.submit(function, *task)] = task
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    if find_spec("bartorch"):
+        import bartorch
+
+        bartorch.set_num_threads(1)
+
+
+class Rows:
+    """Figures of problems by method, kept in a JSON file after every change, so that a run can be continued."""
+
+    def __init__(self, path: Path | None, description: dict[str, Any]) -> None:
+        self.path, self.description = path, description
+        self.rows: dict[str, dict[str, Any]] = {}
+        if path and path.exists():
+            stored = json.loads(path.read_text())
+            self.rows, self.description = stored["rows"], {**stored, **description}
+            del self.description["rows"]
+
+    def has(self, row: str, method: str) -> bool:
+        """Whether a method's figures of a problem are there."""
+        return method in self.rows.get(row, {})
+
+    def priors(self, names: Sequence[str], suffix: str = "") -> dict[str, str]:
+        """Priors, names or files, by their label; figures of an earlier one of the same label are dropped."""
+        known = self.description.setdefault("priors", {})
+        labels = {Path(name).stem + suffix: name for name in names}
+        for label, name in labels.items():
+            digest = fingerprint(name)
+            if known.get(label, digest) != digest:
+                for row in self.rows.values():
+                    row.pop(label, None)
+            known[label] = digest
+        return labels
+
+    def add(self, row: str, method: str, figures: Any) -> None:
+        """Add figures, and write all of them."""
+        self.rows.setdefault(row, {})[method] = figures
+        if self.path:
+            head = json.dumps(self.description, indent=1)[:-2]
+            lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self.rows.items()))
+            temporary = self.path.with_suffix(".part")
+            temporary.write_text(f'{head},\n "rows": {{\n{lines}\n }}\n}}\n')
+            temporary.replace(self.path)
+
+
+def fingerprint(prior: str) -> str:
+    """The first digits of the SHA-256 of a prior's file."""
+    bundled = PRIORS / f"{prior}.safetensors"
+    return hashlib.sha256((bundled if bundled.exists() else need(Path(prior))).read_bytes()).hexdigest()[:12]
 
 
 def siat_images(path: Path, which: slice = slice(None)) -> np.ndarray:
