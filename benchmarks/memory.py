@@ -19,17 +19,33 @@ from hggdp_plugin.simulation.acquire import SimulatedScan
 READ = "import sys; from hggdp_plugin import io; raw = io.read_raw(sys.argv[1])"
 
 
-def write_volume(path: Path, slices: int, coils: int, size: int) -> None:
+def write_volume(
+    path: Path, slices: int, coils: int, size: int, accel: float = 3, calib: int | None = None, noise_scan: bool = False
+) -> None:
     """A head phantom, moved by a pixel from slice to slice, with noise."""
+    calib = calib or size // 10
     image, maps = head_phantom((size, size), num_slices=1)[0], coil_maps(coils, (size, size))
     images = np.stack([np.roll(image, s, axis=0) for s in range(slices)]).astype(np.complex64)
-    rows, calib = np.flatnonzero(masks.random_lines(size, 3, size // 10)), np.zeros(size, bool)
-    calib[masks.center(size, size // 10)] = True
+    ky, is_calib = np.flatnonzero(masks.random_lines(size, accel, calib)), np.zeros(size, bool)
+    is_calib[masks.center(size, calib)] = True
     rng = np.random.default_rng(0)
-    lines = np.stack([sp.fft(maps * one, axes=(-2, -1))[:, rows] for one in images])
-    lines += 0.01 * (rng.standard_normal(lines.shape, np.float32) + 1j * rng.standard_normal(lines.shape, np.float32))
-    measurement = SimulatedScan(lines, rows, size // 2, size // 2, calib[rows], (size, size), (size, size))
-    write_raw(path, measurement, images, {})
+
+    def noise(shape: tuple[int, ...]) -> np.ndarray:
+        return 0.01 * (rng.standard_normal(shape, np.float32) + 1j * rng.standard_normal(shape, np.float32))
+
+    lines = np.stack([sp.fft(maps * one, axes=(-2, -1))[:, ky] for one in images])
+    lines += noise(lines.shape)
+    scan = SimulatedScan(
+        data=lines,
+        ky=ky,
+        center_ky=size // 2,
+        center_sample=size // 2,
+        is_calib=is_calib[ky],
+        encoded_matrix=(size, size),
+        matrix=(size, size),
+        noise=noise((coils, 2048)) if noise_scan else None,
+    )
+    write_raw(path, scan, images, {})
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import sigpy as sp
 from hggdp_plugin._deprecation import warn_deprecated
 from hggdp_plugin._typing import Array, PathLike
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.interop import optional_array
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.prox import DataConsistency, GradientConsistency
@@ -41,8 +42,8 @@ class HGGDPRecon(sp.app.App):
             (prewhitened data: 1; half of it gives a higher PSNR on a Cartesian grid). 0: exact consistency.
             None: 0 for one coil of unit sensitivity on a Cartesian grid, else a part of the variance at the periphery
             of k-space: 0.3 on a Cartesian grid, 0.4 elsewhere.
-        weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. None, Cartesian: 1 where
-            ``y`` is not zero.
+        weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. A number, or None for 1,
+            Cartesian: where ``y`` is not zero.
         coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
         device (Device): Where to reconstruct, and where the result is.
         coil_batch_size (None or int): Coils processed at a time; bounds the memory. None: what fits into the free
@@ -102,13 +103,15 @@ class HGGDPRecon(sp.app.App):
         prior, noise_var, weights = _accept_old_arguments(prior, noise_var, weights, lamda)
         if not isinstance(prior, str | Path | ScorePrior | None):
             raise ValueError(f"prior: expected its name, its file or a ScorePrior, got {prior!r}")
+        if not isinstance(schedule, NoiseSchedule | None):
+            raise ValueError(f"schedule: expected a NoiseSchedule, such as NoiseSchedule.hggdp(), got {schedule!r}")
         check_counts(max_cg_iter=max_cg_iter)
         self.device = sp.Device(device)
         self.schedule = schedule or NoiseSchedule.fast()
         self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
         reference_noise = isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise
         if reference_noise:
-            check_reference_noise(mps, weights, coord)
+            check_reference_noise(optional_array("mps", mps), optional_array("weights", weights), coord)
         self.problem = problem = SenseProblem.build(
             y, mps, noise_var, weights, coord, device=self.device, coil_batch_size=coil_batch_size, comm=comm
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import sigpy as sp
@@ -47,6 +48,39 @@ def to_array(tensor: Tensor) -> Array:
     import cupy
 
     return cupy.from_dlpack(tensor)
+
+
+def as_array(name: str, value: object) -> Array:
+    """Return an argument as a NumPy or CuPy array: tensors, HDF5 datasets, lists and numbers are converted.
+
+    Args:
+        name (str): Name of the argument, for messages.
+        value (object): NumPy or CuPy array, PyTorch tensor, or what :func:`numpy.asarray` takes.
+
+    Returns:
+        array: The same object if it is an array; a tensor shares its memory.
+
+    Raises:
+        ValueError: It can't be converted to an array of numbers.
+    """
+    if isinstance(value, Tensor):
+        return to_array(value)
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__cuda_array_interface__"):
+        return cast(Array, value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of unequal lengths
+        raise ValueError(f"{name}: expected an array, got {type(value).__name__} ({error})") from None
+    if array.dtype.kind not in "buifc":
+        raise ValueError(f"{name}: expected an array of numbers, got {type(value).__name__}")
+    return array
+
+
+def optional_array(name: str, value: object) -> Array | None:
+    """Return an argument as by :func:`as_array`, or None."""
+    return None if value is None else as_array(name, value)
 
 
 def torch_device(device: sp.Device) -> torch.device:

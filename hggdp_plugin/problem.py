@@ -6,6 +6,7 @@ import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._typing import Array
+from hggdp_plugin.interop import as_array, optional_array
 from hggdp_plugin.linops import FFT2, Sense, kspace_diagonal
 from hggdp_plugin.memory import coils_at_a_time
 from hggdp_plugin.prox import KSpaceReplacement, L2DataConsistency
@@ -67,7 +68,8 @@ class SenseProblem:
                 of unit sensitivity, Cartesian.
             noise_var (None or float): Noise variance E|n|^2 of a complex sample of ``y`` of weight 1. None: 0 for one
                 coil of unit sensitivity on the Cartesian grid, else estimated at the periphery of k-space.
-            weights (None or array): k-space weights that broadcast to ``y``. None, Cartesian: 1 where y is not 0.
+            weights (None or array): k-space weights that broadcast to ``y``. A number, or None for 1, Cartesian: where
+                y is not 0.
             coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view.
             device (Device): Where to compute.
             coil_batch_size (None or int): Coils processed at a time. None: what fits into the free memory.
@@ -79,6 +81,9 @@ class SenseProblem:
         Raises:
             ValueError: An argument does not fit; the message names it, its shape and what would fit.
         """
+        y = as_array("y", y)
+        mps, weights = optional_array("mps", mps), optional_array("weights", weights)
+        coord = optional_array("coord", coord)
         check_arguments(y, mps, noise_var, weights, coord)
         check_counts(coil_batch_size=coil_batch_size)
         device = sp.Device(device)
@@ -130,18 +135,20 @@ class SenseProblem:
 def _place(
     y: Array, mps: Array | None, weights: Array | None, coord: Array | None, device: sp.Device
 ) -> tuple[Array, Array, Array | None, Array | None]:
-    """Return the arrays on a device in single precision, with maps, and on the Cartesian grid with weights."""
+    """Return the arrays on a device, in single precision with contiguous lines, with maps and Cartesian weights."""
 
     def place(array: Array) -> Array:
         array = sp.to_device(array, device)
-        return array.astype(np.complex64 if np.iscomplexobj(array) else np.float32, copy=False)
+        array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32, copy=False)
+        # The solvers read lines as pairs of real numbers.
+        return array if array.strides[-1:] == (array.itemsize,) else device.xp.ascontiguousarray(array)
 
     y = place(y)
     mps = device.xp.ones((1, *y.shape[-2:]), np.complex64) if mps is None else place(mps)
-    if weights is not None:
-        weights = place(weights)
-    elif coord is None:
-        weights = (y != 0).any(axis=-3, keepdims=True).astype(np.float32)
+    weights = None if weights is None else place(weights)
+    if coord is None and (weights is None or weights.size == 1):
+        sampled = (y != 0).any(axis=-3, keepdims=True).astype(np.float32)
+        weights = sampled if weights is None else weights * sampled
     return y, mps, weights, None if coord is None else place(coord)
 
 

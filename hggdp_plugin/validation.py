@@ -1,9 +1,18 @@
 """Checks of the arguments of a reconstruction. SigPy would turn what they refuse into a RuntimeError deep inside."""
 
+import logging
+from numbers import Real
+
 import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._typing import Array
+from hggdp_plugin.plausibility import coils_look_like_phase_encodings
+
+_logger = logging.getLogger(__name__)
+
+#: Fraction of k-space that may be zero in all coils and have a weight before a warning is logged.
+MAX_UNSAMPLED = 0.05
 
 
 def check_arguments(
@@ -21,6 +30,8 @@ def check_arguments(
     Raises:
         ValueError: Names the argument, its shape and what would fit.
     """
+    if noise_var is not None and not isinstance(noise_var, Real):
+        raise ValueError(f"noise_var: expected a number, got {noise_var!r}")
     if coord is not None and (coord.ndim < 2 or coord.shape[-1] != 2):
         raise ValueError(f"coord: expected shape (..., 2), got {coord.shape}")
     if coord is not None and mps is None:
@@ -41,10 +52,24 @@ def check_arguments(
         raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps (coils, H, W)")
     if mps is not None:
         matrix = y.shape[-2:] if coord is None else mps.shape[-2:]
+        if not mps.any():
+            raise ValueError(f"mps: all values are zero (shape {mps.shape}); estimate them from calibration data")
         if mps.shape[-3:] != (coils, *matrix) or mps.shape[:-3] not in ((), batch):
             raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}")
+    if coord is None and coils_look_like_phase_encodings(y):
+        raise ValueError(
+            f"y: of shape {y.shape}, expected (..., coils, H, W); the energy is in the middle of the coil axis. Move "
+            "the coils there; volumes need an inverse FFT along one axis, which becomes a leading one"
+        )
+    if mps is not None and _are_coils_first(mps):
+        raise ValueError(
+            f"mps: of shape {mps.shape}, expected (..., coils, H, W); the squares of the maps sum to a constant along "
+            "the first axis, not along the third last. Move the coils there, in y too: numpy.moveaxis(a, 0, -3)"
+        )
     if weights is not None and not _are_weights(weights, y):
         raise ValueError(f"weights: expected values >= 0 that broadcast to y {y.shape}, got shape {weights.shape}")
+    if coord is None and weights is not None and weights.size > 1:
+        _warn_of_unsampled(y, weights)
     if noise_var is not None and not 0 <= noise_var < float("inf"):
         raise ValueError(f"noise_var: expected a noise variance >= 0, got {noise_var}")
 
@@ -85,6 +110,32 @@ def check_reference_noise(mps: Array | None, weights: Array | None, coord: Array
 def _all_finite(array: Array) -> bool:
     with sp.get_device(array):
         return bool(sp.get_array_module(array).isfinite(array).all())
+
+
+def _are_coils_first(mps: Array) -> bool:
+    """Return whether maps with leading axes have their coils along the first instead of the third last."""
+    if mps.ndim < 4 or mps.shape[0] == 1:
+        return False
+
+    def deviation(axis: int) -> float:
+        power = (abs(mps) ** 2).sum(axis=axis)
+        power = power[power > 0]
+        return float(power.std() / power.mean())
+
+    return deviation(0) < 0.01 and deviation(-3) > 0.1
+
+
+def _warn_of_unsampled(y: Array, weights: Array) -> None:
+    """Log that weights count samples that are zero in all coils, which measured ones hardly are."""
+    with sp.get_device(y):
+        counted = (weights > 0) & ~(y != 0).any(axis=-3, keepdims=True)
+        fraction = float(counted.mean())
+    if fraction > MAX_UNSAMPLED:
+        _logger.warning(
+            "weights: %.0f %% of k-space is zero in y but has a weight, so it counts as measured. If it was not "
+            "sampled, set its weight to 0.",
+            100 * fraction,
+        )
 
 
 def _are_weights(weights: Array, y: Array) -> bool:

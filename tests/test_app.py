@@ -2,6 +2,7 @@
 
 import threading
 
+import h5py
 import numpy as np
 import pytest
 import sigpy as sp
@@ -165,6 +166,52 @@ def test_other_precisions_and_byte_orders_are_accepted(measurement, prior):
         np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        np.asfortranarray,
+        lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 0, -1)), -1, 0),
+        lambda a: np.ascontiguousarray(a[..., ::-1, :])[..., ::-1, :],
+        lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    ],
+    ids=["Fortran", "moveaxis", "negative strides", "steps"],
+)
+@pytest.mark.parametrize("name", CASES)
+def test_memory_layouts_do_not_matter(name, layout, measurement, prior):
+    y, mps, options = case(name, measurement)
+    expected = recon(y, mps, prior, **options)
+    image = recon(
+        layout(y), None if mps is None else layout(mps), prior, **{key: layout(a) for key, a in options.items()}
+    )
+    np.testing.assert_allclose(image, expected, atol=1e-5 * abs(expected).max())
+
+
+def test_arrays_of_other_libraries_are_taken(measurement, prior, tmp_path):
+    y, mps = measurement.y, measurement.mps
+    expected = recon(y, mps, prior)
+    with h5py.File(tmp_path / "arrays.h5", "w") as file:
+        file["y"], file["mps"] = y, mps
+        for arrays in (
+            (file["y"], file["mps"]),
+            (torch.from_numpy(y), torch.from_numpy(mps).requires_grad_()),
+            (y.tolist(), mps.tolist()),
+            (list(y), list(mps)),
+        ):
+            np.testing.assert_array_equal(recon(*arrays, prior), expected)
+
+
+def test_a_number_is_a_weight(measurement, prior):
+    expected = recon(measurement.y, measurement.mps, prior)
+    np.testing.assert_array_equal(recon(measurement.y, measurement.mps, prior, weights=1), expected)
+
+
+def test_weights_of_what_was_not_sampled_are_logged(measurement, prior, caplog):
+    recon(measurement.y, measurement.mps, prior, weights=measurement.mask)
+    assert caplog.text == ""
+    recon(measurement.y, measurement.mps, prior, weights=np.ones_like(measurement.mask))
+    assert "counts as measured" in caplog.text
+
+
 def test_the_image_is_zero_where_no_coil_sees(measurement, prior):
     mps = measurement.mps.copy()
     mps[:, :4] = 0
@@ -303,6 +350,9 @@ def bad(m):
             {"y": nan},
             {"y": 0 * y},
             {"y": y, "coord": coord},
+            {"y": None},
+            {"y": [[1, 2], [3]]},
+            {"y": sp.fft(np.stack([y] * 16, axis=1), axes=(1,)), "mps": np.stack([mps] * 16, axis=1)},
         ],
         "mps": [
             {"mps": None},
@@ -311,6 +361,9 @@ def bad(m):
             {"mps": mps[:, 1:]},
             {"mps": np.stack([mps, mps])},
             {"mps": nan},
+            {"mps": 0 * mps},
+            {"mps": np.stack([mps, mps], axis=1), "y": np.stack([y, y], axis=1)},
+            {"mps": "maps.npy"},
             {"mps": None, "y": y[:1, 0, :1].repeat(960).reshape(1, 24, 40), "coord": coord},
         ],
         "weights": [
@@ -321,7 +374,13 @@ def bad(m):
             {"weights": m.mask * 1j},
         ],
         "coord": [{"coord": coord[..., :1]}, {"coord": coord[0, 0]}],
-        "noise_var": [{"noise_var": -1.0}, {"noise_var": float("nan")}, {"noise_var": float("inf")}],
+        "schedule": [{"schedule": "hggdp"}],
+        "noise_var": [
+            {"noise_var": [0.1]},
+            {"noise_var": -1.0},
+            {"noise_var": float("nan")},
+            {"noise_var": float("inf")},
+        ],
         "coil_batch_size": [{"coil_batch_size": 0}, {"coil_batch_size": -2}],
         "max_cg_iter": [{"max_cg_iter": 0}],
         "prior": [{"prior": "no-such-prior"}, {"prior": 0.01}, {"prior": 0}],
@@ -329,7 +388,7 @@ def bad(m):
 
 
 @pytest.mark.parametrize(
-    "name", ["y", "mps", "weights", "coord", "noise_var", "coil_batch_size", "max_cg_iter", "prior"]
+    "name", ["y", "mps", "weights", "coord", "noise_var", "coil_batch_size", "max_cg_iter", "prior", "schedule"]
 )
 def test_bad_arguments_are_refused_by_name(name, measurement, prior):
     good = {"y": measurement.y, "mps": measurement.mps, "prior": prior, "schedule": FAST, "show_pbar": False}

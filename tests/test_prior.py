@@ -246,3 +246,11 @@ def test_load_prior_explains_in_one_line_what_is_wrong(tmp_path):
 def test_bfloat16_of_a_build_without_mkldnn(monkeypatch):
     monkeypatch.setattr(torch.backends, "mkldnn", SimpleNamespace(is_available=lambda: False))
     assert not has_bfloat16(torch.device("cpu"))
+
+
+def test_bfloat16_of_a_processor_that_only_emulates_it(monkeypatch):
+    """As PyTorch does with AVX-512 alone, at several times the time of float32."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not has_bfloat16(torch.device("cpu"))

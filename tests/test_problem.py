@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import sigpy as sp
+import sigpy.mri as mr
 from helpers import radial, relative_error
 
 from hggdp_plugin.problem import CARTESIAN_NOISE_SHARE, LEAST_SQUARES_ITERATIONS, SenseProblem
@@ -33,7 +34,7 @@ def test_the_operator_and_the_data_belong_together(measurement):
 def test_the_start_is_the_least_squares_image(measurement):
     m = measurement
     problem = SenseProblem.build(m.y, m.mps)
-    A = sp.mri.linop.Sense(m.mps, weights=m.mask.astype(np.float32))
+    A = mr.linop.Sense(m.mps, weights=m.mask.astype(np.float32))
     options = {"lamda": 0, "max_iter": LEAST_SQUARES_ITERATIONS, "show_pbar": False}
     expected = sp.app.LinearLeastSquares(A, m.y, **options).run()
     assert relative_error(problem.start * problem.scale, expected) < 1e-3

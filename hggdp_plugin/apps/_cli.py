@@ -10,11 +10,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hggdp_plugin.io.files import InputError
+from hggdp_plugin.io.files import InputError, check_input, suffix_of
 from hggdp_plugin.threads import configure_threads
 
 if TYPE_CHECKING:
     import sigpy as sp
+
+#: Suffixes of files that people give to the wrong command: what they are, and what to do.
+FOREIGN_KINDS = {
+    ".npz": ("a NumPy archive", "save the array alone, with numpy.save"),
+    ".mat": ("a MATLAB file", "save the array as .npy"),
+    ".dat": ("a raw file of Siemens", "convert it with siemens_to_ismrmrd"),
+    ".dcm": ("a DICOM file", "save the complex image as .npy"),
+    ".ima": ("a DICOM file", "save the complex image as .npy"),
+    ".nii": ("a NIfTI image", "give a .h5, .npy or .cfl file"),
+    ".nii.gz": ("a NIfTI image", "give a .h5, .npy or .cfl file"),
+    ".png": ("a picture", "give a .h5, .npy or .cfl file"),
+    ".jpg": ("a picture", "give a .h5, .npy or .cfl file"),
+    ".safetensors": ("a prior", "give it with --prior"),
+    ".pth": ("a PyTorch checkpoint", "give it with --prior"),
+    ".pt": ("a PyTorch checkpoint", "give it with --prior"),
+}
+
+#: NIfTI files, which some commands read.
+NIFTI = (".nii", ".nii.gz")
 
 _PACKAGE_LOGGER = logging.getLogger("hggdp_plugin")
 
@@ -129,24 +148,29 @@ def refusals(option: object, command: str) -> Iterator[None]:
         raise InputError(option, problem, f"see hggdp {command} --help") from error
 
 
-def input_file(path: Path) -> Path:
-    """Check that an input file exists, before anything heavy is imported.
+def input_file(path: Path, wanted: str, suffixes: Sequence[str] = ()) -> Path:
+    """Check an input file, before anything heavy is imported.
 
     Args:
         path (Path): The file, or the base name of BART's pair of files, as BART takes it.
+        wanted (str): What the file must contain, for messages.
+        suffixes (sequence of str): Suffixes of :data:`FOREIGN_KINDS` that are fine nevertheless.
 
     Returns:
         Path: The file; of BART's pair, the .cfl file.
 
     Raises:
-        InputError: There is no such file.
+        InputError: There is no such file, or it is of another kind.
     """
-    if path.exists():
-        return path
-    array = path.with_name(f"{path.name}.cfl")
-    if not array.exists():
-        raise InputError(path, "no such file", "check the path")
-    return array
+    array = Path(f"{path}.cfl")
+    if not path.exists() and array.exists():
+        return array
+    check_input(path)
+    suffix = suffix_of(path)
+    if suffix in FOREIGN_KINDS and suffix not in suffixes:
+        kind, remedy = FOREIGN_KINDS[suffix]
+        raise InputError(path, f"it is {kind}, not {wanted}", remedy)
+    return path
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def _convert(argv: Sequence[str] | None) -> None:
         raise InputError(args.output, "priors are .safetensors files", "choose a name that ends in .safetensors")
     if args.output.exists() and not args.overwrite:
         raise InputError(args.output, "the file exists", "choose another name, or allow it with --overwrite")
-    input_file(args.checkpoint)
+    input_file(args.checkpoint, "a checkpoint", (".safetensors", ".pth", ".pt"))
 
     from hggdp_plugin.checkpoint import load_model, save_model
     from hggdp_plugin.hggdp_checkpoint import read_hggdp_checkpoint

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hggdp_plugin.apps._cli import input_file, run
+from hggdp_plugin.apps._cli import NIFTI, input_file, run
 from hggdp_plugin.io.files import InputError, check_output, replacing
 
 if TYPE_CHECKING:
     from hggdp_plugin._typing import Array
     from hggdp_plugin.metrics import Scores
+
+_logger = logging.getLogger("hggdp_plugin.apps.evaluate")  # also as __main__
 
 _DESCRIPTION = """
 Compare reconstructions with a reference, slice by slice: PSNR, SSIM, HFEN and NRMSE of the magnitudes after the best
@@ -57,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
-    args.recon = [input_file(path) for path in args.recon]
-    args.reference = input_file(args.reference)
+    args.recon = [input_file(path, "an image", NIFTI) for path in args.recon]
+    args.reference = input_file(args.reference, "an image", NIFTI)
     _check_outputs(args)
 
     reference = _read_reference(args.reference)
@@ -91,20 +94,22 @@ def _check_outputs(args: argparse.Namespace) -> None:
 def _read(path: Path) -> "Array":
     """Read an image (slices, y, x); frames are listed one after the other."""
     from hggdp_plugin.io import read_images
+    from hggdp_plugin.plausibility import guess_kind
 
     image = read_images(path)
+    if guess_kind(image.reshape(-1, *image.shape[-2:])) == "kspace":
+        _logger.warning("%s: its energy is all in the center, as in k-space.", path)
     return image.reshape(-1, *image.shape[-2:])
 
 
 def _read_reference(path: Path) -> "Array":
     """Read the reference that is stored with simulated raw data, or an image."""
-    import h5py
-
+    from hggdp_plugin.io.hdf5 import open_hdf5
     from hggdp_plugin.simulation import REFERENCE
 
-    if path.suffix.lower() == ".h5" and path.is_file() and h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            if isinstance(file.get(REFERENCE), h5py.Dataset):
+    if path.suffix.lower() == ".h5":
+        with open_hdf5(path, "an image or raw data of hggdp simulate") as file:
+            if REFERENCE in file:
                 return file[REFERENCE][()]
             if "dataset/data" in file:
                 problem = "these raw data have no reference image"

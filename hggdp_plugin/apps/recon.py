@@ -127,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _recon(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
     set_quiet(args.quiet)
-    for name in ("raw", "mps", "coord"):
-        if (path := getattr(args, name)) is not None:
-            setattr(args, name, input_file(path))
+    args.raw = input_file(args.raw, "raw data or k-space")
+    args.mps = input_file(args.mps, "coil maps") if args.mps else None
+    args.coord = input_file(args.coord, "a trajectory") if args.coord else None
     output = _output(args)
     inputs = [path for path in (args.raw, args.mps, args.coord) if path]
     check_output(output, inputs=inputs, overwrite=args.overwrite)

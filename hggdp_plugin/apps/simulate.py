@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hggdp_plugin.apps._cli import input_file, run
+from hggdp_plugin.apps._cli import NIFTI, input_file, run
 from hggdp_plugin.io.files import InputError, check_output, replacing, suffix_of
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def _simulate(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
     if suffix_of(args.output) != ".h5":
         raise InputError(args.output, "ISMRMRD raw files are HDF5", "choose a name that ends in .h5")
-    args.input = input_file(args.input)
+    args.input = input_file(args.input, "an image or an array of k-space", NIFTI)
     check_output(args.output, inputs=[args.input], overwrite=args.overwrite)
 
-    from hggdp_plugin.io.array_kind import guess_kind
+    from hggdp_plugin.plausibility import guess_kind
     from hggdp_plugin.simulation import ScanGeometry, acquire, make_source, write_raw
 
     array = _read(args.input)

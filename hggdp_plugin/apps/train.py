@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hggdp_plugin.apps._cli import input_file, natural, positive, run, set_quiet, sole_writer
+from hggdp_plugin.apps._cli import FOREIGN_KINDS, input_file, natural, positive, run, set_quiet, sole_writer
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.training.config import ARCHITECTURES, OFF, OPTIMIZERS, Augmentation, ConfigError, TrainConfig
 
@@ -205,7 +205,7 @@ def _train(argv: Sequence[str] | None) -> None:
     parser = build_parser()
     given = vars(parser.parse_args(argv))
     set_quiet(False)
-    given.update({name: [input_file(path) for path in given[name]] for name in ("data", "validation") if name in given})
+    given.update({name: [_source(path) for path in given[name]] for name in ("data", "validation") if name in given})
     budget = given.pop("budget", None)
     chosen = frozenset(given)
     is_first = "LOCAL_RANK" not in os.environ  # Lightning starts the same command for each of its other processes
@@ -220,6 +220,11 @@ def _train(argv: Sequence[str] | None) -> None:
             train(config if budget is None else fit_to_budget(config, budget, chosen))
     except ConfigError as error:
         raise InputError(_option(parser, error), error.problem, error.remedy) from error
+
+
+def _source(path: Path) -> Path:
+    """Return a folder as it is, or a file that exists. The readers know which kinds can be training images."""
+    return path if path.is_dir() else input_file(path, "training images", tuple(FOREIGN_KINDS))
 
 
 def _option(parser: argparse.ArgumentParser, error: ConfigError) -> str:

@@ -136,7 +136,8 @@ def take_dims(array: np.ndarray, names: Sequence[str], path: PathLike, what: str
     sizes: tuple[int, ...] = array.shape
     for name, size in zip(DIMS[::-1], sizes, strict=True):
         if size > 1 and name not in names:
-            raise InputError(path, f"it has {size} entries along {name}, which {what} do not have", f"give {what}")
+            problem = f"it has {size} entries along {name}, which {what} do not have"
+            raise InputError(path, problem, f"take one of them with bart slice {DIMS.index(name)} N")
     wanted = [len(DIMS) - 1 - DIMS.index(name) for name in names]
     rest = [axis for axis in range(len(DIMS)) if axis not in wanted]
     return array.transpose(rest + wanted)[(0,) * len(rest)]

@@ -1,5 +1,6 @@
 """Read coil sensitivity maps: arrays of BART and NumPy, HDF5 files and ISMRMRD image series."""
 
+import logging
 import os
 
 import h5py
@@ -8,12 +9,16 @@ import numpy as np
 from hggdp_plugin._typing import PathLike
 from hggdp_plugin.io.arrays import is_bart, peak_magnitude, read_array
 from hggdp_plugin.io.cfl import take_dims
-from hggdp_plugin.io.files import InputError, check_input, suffix_of
+from hggdp_plugin.io.files import InputError, suffix_of
+from hggdp_plugin.io.hdf5 import open_hdf5
 from hggdp_plugin.io.mrd.images import complex_values, read_series
 from hggdp_plugin.io.mrd.kspace_grid import MAX_EXPANSION, SMALL_ARRAY_BYTES
 from hggdp_plugin.io.raw import MAX_SAMPLE, SliceAxis
 
-_REMEDY = "give a file with one complex array (coils, y, x) or (slices, coils, y, x), or one ISMRMRD image series"
+_logger = logging.getLogger(__name__)
+
+_MAPS = "a file with one complex array (coils, y, x) or (slices, coils, y, x), or one ISMRMRD image series"
+_REMEDY = f"give {_MAPS}"
 
 
 def read_maps(path: PathLike, slice_axis: SliceAxis = "slice") -> np.ndarray:
@@ -36,8 +41,10 @@ def read_maps(path: PathLike, slice_axis: SliceAxis = "slice") -> np.ndarray:
     else:
         mps = read_array(path)
         if is_bart(path):
-            mps = take_dims(mps, ("SLICE", "COIL", "PHS2", "PHS1", "READ"), path, "one set of coil maps")
-            mps = _split_volumes(mps, slice_axis)
+            sets = take_dims(mps, ("MAPS", "SLICE", "COIL", "PHS2", "PHS1", "READ"), path, "coil maps")
+            if len(sets) > 1:
+                _logger.warning("%s: %d sets of maps; the first is used (bart ecalib -m1 makes one).", path, len(sets))
+            mps = _split_volumes(sets[0], slice_axis)
     n_axes = 4 if slice_axis == "slab" else 3
     if mps.ndim not in (n_axes, n_axes + 1):
         axes = "(coils, z, y, x)" if slice_axis == "slab" else "(coils, y, x)"
@@ -57,9 +64,8 @@ def _split_volumes(mps: np.ndarray, slice_axis: SliceAxis) -> np.ndarray:
 
 def _read_h5(path: PathLike, slice_axis: SliceAxis) -> np.ndarray:
     """Read the one array of complex numbers in an HDF5 file that can be maps."""
-    check_input(path)
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path, _MAPS) as file:
             data = _find_maps(file, path)
             size = data.size * data.dtype.itemsize
             if size > MAX_EXPANSION * os.path.getsize(path) + SMALL_ARRAY_BYTES:

@@ -58,7 +58,7 @@ def write_image(
         elif suffix == ".cfl":
             write_cfl(temporary, image_to_dims(values, raw is not None and raw.is_3d))
         elif suffix == ".png":
-            write_png(temporary, magnitude, window, history)
+            write_png(temporary, magnitude, window, history, transpose=raw is not None and is_bart(raw.source))
         else:
             write_nifti(temporary, values, raw, history)
 

@@ -12,6 +12,12 @@ from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.mrd.frames import default_headers
 from hggdp_plugin.io.raw import MAX_MATRIX, MAX_SAMPLE, RawData, Shape3, Size3, SliceAxis
 from hggdp_plugin.io.trajectory import KSpaceExtent, check_step, split_partitions, to_cycles_per_fov
+from hggdp_plugin.plausibility import (
+    IMAGE_FRACTION,
+    central_fraction,
+    coils_look_like_phase_encodings,
+    looks_like_readouts,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -133,14 +139,35 @@ def _cartesian(ksp: np.ndarray, path: PathLike) -> RawData:
     import sigpy as sp
 
     depth, rows, columns = ksp.shape[-3:]
+    if depth == 1 or columns == 1:
+        _check_plausible(ksp[..., 0, :, :] if depth == 1 else ksp[..., 0], path)
     if depth == 1:
         return _raw_data(ksp[..., 0, :, :], None, "slice", Shape3(1, rows, columns), path)
     sampled = ksp.any(axis=5).reshape(-1, depth, rows, columns)
     if (sampled.any(axis=-1, keepdims=True) & sampled.any(axis=(0, 1, 2)) & ~sampled).any():
-        raise InputError(path, "3D k-space is undersampled along READ", "make READ the fully sampled dimension")
+        remedy = "make READ the fully sampled dimension (bart transpose)"
+        raise InputError(path, "3D k-space is undersampled along READ", remedy)
     ksp = np.moveaxis(sp.ifft(ksp, axes=(-1,)), -1, 5)  # the positions along READ are the 2D problems
     ksp = ksp.reshape(*ksp.shape[:4], -1, *ksp.shape[6:])
     return _raw_data(ksp, None, "x", Shape3(depth, rows, columns), path)
+
+
+def _check_plausible(ksp: np.ndarray, path: PathLike) -> None:
+    """Refuse Cartesian k-space (..., coils, ky, kx) that is something else, and warn about k-space that may be."""
+    if coils_look_like_phase_encodings(ksp):
+        coils, ky, kx = ksp.shape[-3:]
+        problem = f"{coils} coils, {ky} x {kx} k-space: the energy is in the middle of the coil axis"
+        remedy = "give axes (coils, ky, kx), or a volume as .cfl with the coils in dimension 3"
+        raise InputError(path, problem, remedy)
+    if looks_like_readouts(ksp):
+        problem = "every line has as much energy as the others, like the spokes of a trajectory"
+        raise InputError(path, problem, "give the trajectory with -t")
+    if central_fraction(ksp) < IMAGE_FRACTION:
+        _logger.warning(
+            "%s: little of the energy is in the center of k-space. Is it an image, or is the zero frequency in the "
+            "corner (then apply numpy.fft.fftshift)?",
+            path,
+        )
 
 
 def _raw_data(

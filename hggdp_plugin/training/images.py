@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hggdp_plugin._typing import PathLike
 from hggdp_plugin.io import InputError
-from hggdp_plugin.io.array_kind import guess_kind
+from hggdp_plugin.plausibility import guess_kind
 from hggdp_plugin.training.batches import Domain
 from hggdp_plugin.training.readers import SUFFIXES, read_stacks
 

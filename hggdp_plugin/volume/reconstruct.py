@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import sigpy as sp
+import torch
 
 from hggdp_plugin._typing import Array
 from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.interop import torch_device
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.prior import ScorePrior, load_prior
@@ -114,6 +116,7 @@ def reconstruct(
         max_cg_iter,
         device,
     )
+    _logger.info("Network: %s.", _network(options))
     frames = np.flatnonzero(raw.measured_frames)
     size = _batch_size(raw, len(frames), batch_size, coil_batch_size, device)
     if resume and len(frames) > size.slices:
@@ -138,6 +141,14 @@ def reconstruct(
         raise
     finally:
         progress.close()
+
+
+def _network(options: SamplingOptions) -> str:
+    """Describe where and in which precision the network runs."""
+    device = torch_device(options.device)
+    if device.type == "cpu":
+        return f"{options.prior.precision(device)}, {torch.get_num_threads()} threads"
+    return f"{options.prior.precision(device)} on {torch.cuda.get_device_name(device)}"
 
 
 def _batch_size(

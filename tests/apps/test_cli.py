@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from hggdp_plugin import __version__
@@ -77,3 +78,12 @@ def test_the_log_of_the_package_is_on_the_screen_while_a_command_runs(capsys):
     assert run("x", command, []) == 0
     logger.info("nobody listens any more")
     assert capsys.readouterr() == ("information\n", "warning: doubt\nwarning: more doubt\n")
+
+
+def test_a_module_run_as_a_script_logs_too(tmp_path):
+    np.save(tmp_path / "ksp.npy", np.exp(-np.hypot(*np.mgrid[-16:16, -16:16]))[None].astype(np.complex64))
+    command = [sys.executable, "-m", "hggdp_plugin.apps.recon", "ksp.npy", "-N", "1"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "ksp.npy: 2D cartesian, 1 coils, 32 x 32 k-space" in done.stdout
+    assert "Wrote ksp_hggdp.npy" in done.stdout

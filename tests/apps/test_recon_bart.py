@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from bart_tool import bart as run_bart
 from bart_tool import needs_bart
+from matplotlib.image import imread
 
 from hggdp_plugin.apps.recon import main
 from hggdp_plugin.checkpoint import save_model
@@ -77,3 +78,19 @@ def test_radial(bart, prior):
     # Few exact steps with maps of a coarse centre, and momentum on a network that shrinks: near, not close.
     bart("cabs own own_magnitude")
     assert nrmse(bart, "truth", "own_magnitude") < 0.3
+
+
+def test_pictures_are_oriented_as_those_of_bart(bart, prior, tmp_path):
+    """The first two dimensions that are not 1 run down and to the right."""
+    pydicom = pytest.importorskip("pydicom")
+    bart("phantom -s4 -k -x 64 full")
+    full = read_cfl(tmp_path / "full.cfl")[..., 8:-8]  # not square
+    for name, array in {"plane": full, "read1": full[:, 0, :, :, None]}.items():
+        write_cfl(tmp_path / f"{name}.cfl", array)
+        assert main([name, "-o", f"{name}.png", *prior]) == 0
+        assert main([name, "-o", f"{name}_image", *prior]) == 0
+        bart(f"toimg {name}_image {name}.dcm")
+        theirs = pydicom.dcmread(tmp_path / f"{name}.dcm", force=True).pixel_array
+        ours = imread(tmp_path / f"{name}.png")[..., 0]
+        assert ours.shape == theirs.shape
+        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99

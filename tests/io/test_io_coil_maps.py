@@ -88,7 +88,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(io.InputError, match="no such file"):
         io.read_maps(path)
     path.write_text("text")
-    with pytest.raises(io.InputError, match="not a readable HDF5 file"):
+    with pytest.raises(io.InputError, match="not an HDF5 file"):
         io.read_maps(path)
     with h5py.File(path, "w") as file:
         file.create_dataset("maps", (1000, 10000, 10000), np.complex64)

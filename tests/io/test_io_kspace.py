@@ -141,9 +141,14 @@ def test_trajectories_that_do_not_fit(npy, k, says):
     assert says in str(error.value)
 
 
+def test_of_two_sets_of_maps_the_first_is_used(cfl, caplog):
+    sets = _noise(2, 3, 8, 8)
+    mps = io.read_maps(cfl(sets, "MAPS", "COIL", "PHS1", "READ"))
+    np.testing.assert_array_equal(mps, sets[:1].astype(np.complex64))
+    assert "2 sets of maps; the first is used" in caplog.text
+
+
 def test_bart_dimensions_that_do_not_fit(cfl):
-    with pytest.raises(io.InputError, match="2 entries along MAPS"):
-        io.read_maps(cfl(_noise(2, 2, 8, 8), "MAPS", "COIL", "PHS1", "READ"))
     with pytest.raises(io.InputError, match="2 entries along COEFF"):
         io.read_kspace(cfl(_noise(2, 2, 8, 8), "COEFF", "COIL", "PHS1", "READ"))
     k = cfl(np.full((5, 16, 3), 8 + 0j), "PHS2", "PHS1", "READ")

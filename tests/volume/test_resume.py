@@ -26,6 +26,7 @@ def command(tmp_path, monkeypatch, make_network):
     save_model("tiny.safetensors", make_network(), {})
     rng = np.random.default_rng(0)
     ksp = rng.standard_normal((SLICES, 3, 40, 36)) + 1j * rng.standard_normal((SLICES, 3, 40, 36))
+    ksp[..., 17:23, 15:21] *= 30
     np.save("ksp.npy", ksp * (rng.random((40, 36)) < 0.5))
     return ["ksp.npy", "--prior", "tiny.safetensors", "--float32", "--complex", "-N", "3"]
 

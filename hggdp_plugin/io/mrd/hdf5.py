@@ -11,6 +11,7 @@ import numpy as np
 
 from hggdp_plugin._typing import PathLike
 from hggdp_plugin.io.files import InputError
+from hggdp_plugin.io.hdf5 import open_hdf5
 from hggdp_plugin.io.mrd._ismrmrd import acquisition_header_dtype
 from hggdp_plugin.io.mrd.acquisitions import CONVERT_AGAIN, Acquisitions
 from hggdp_plugin.io.mrd.hdf5_heap import stored_length, stored_rows
@@ -36,7 +37,7 @@ def open_acquisitions(path: PathLike, group: str | None) -> Iterator[tuple[bytes
         InputError: If it is not a file, not HDF5, not ISMRMRD, or damaged.
     """
     where = os.fspath(path)
-    with _open(where) as file:
+    with open_hdf5(where, "an ISMRMRD (.h5) file") as file:
         name = group or _find_group(file, where)
         source = f"{where}:/{name.strip('/')}"
         xml = _guard(source, lambda: _read_xml(file, name, source))
@@ -79,22 +80,6 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
     path.write_bytes(content)
 
 
-def _open(where: str) -> h5py.File:
-    if not os.path.exists(where):
-        raise InputError(where, "there is no such file", "check the path")
-    if not os.path.isfile(where):
-        raise InputError(where, "it is not a file", "give an ISMRMRD (.h5) file")
-    try:
-        return h5py.File(where, "r")
-    except OSError as error:
-        if not os.access(where, os.R_OK):
-            raise InputError(where, "permission denied", "check the permissions of the file") from None
-        if os.path.getsize(where) == 0:
-            raise InputError(where, "it is empty", "give an ISMRMRD (.h5) file") from None
-        what = "a damaged HDF5 file" if _has_signature(where) else "not an HDF5 file"
-        raise InputError(where, f"it is {what} ({error})", "give an ISMRMRD (.h5) file, or copy it again") from None
-
-
 def _guard(where: str, read: Callable[[], T]) -> T:
     """Run a read; whatever the HDF5 library raises at a damaged file (almost anything) becomes an InputError."""
     try:
@@ -103,11 +88,6 @@ def _guard(where: str, read: Callable[[], T]) -> T:
         raise
     except Exception as error:
         raise InputError(where, f"HDF5 could not read it ({type(error).__name__}: {error})", CONVERT_AGAIN) from None
-
-
-def _has_signature(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def _find_group(file: h5py.File, where: str) -> str:

@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 
 from hggdp_plugin._typing import PathLike
-from hggdp_plugin.io.files import InputError, check_input
+from hggdp_plugin.io.files import InputError
+from hggdp_plugin.io.hdf5 import open_hdf5
 from hggdp_plugin.io.mrd._ismrmrd import constants, image_header_dtype, ismrmrd
 from hggdp_plugin.io.mrd.frames import COUNTERS
 from hggdp_plugin.io.mrd.hdf5 import hdf5_file
@@ -149,11 +150,17 @@ def read_mrd_images(path: PathLike) -> np.ndarray:
     Raises:
         InputError: If the file holds no MRD images.
     """
-    check_input(path)
     try:
-        with h5py.File(path, "r") as file:
-            names = [f"{group}/{name}" for group in file for name in sorted(file[group]) if name.startswith("image_")]
-            image = read_series(file[names[0]], COUNTERS)[:, :, :, :, :, 0]
+        with open_hdf5(path, "an MRD image file") as file:
+            groups = {name: item for name, item in file.items() if isinstance(item, h5py.Group)}
+            series = [item[name] for item in groups.values() for name in sorted(item) if name.startswith("image_")]
+            if not series:
+                is_raw = any("xml" in item and "data" in item for item in groups.values())
+                problem = "it is raw data, not an image" if is_raw else "it holds no MRD images"
+                raise InputError(path, problem, "reconstruct it with hggdp recon" if is_raw else "give an image file")
+            image = read_series(series[0], COUNTERS)[:, :, :, :, :, 0]
+    except InputError:
+        raise
     except Exception as error:  # whatever a damaged or foreign HDF5 file provokes
         raise InputError(path, f"it is not a readable MRD image file ({error})", "give another file") from None
     return image.reshape(*image.shape[:4], -1, *image.shape[-2:])
