@@ -135,26 +135,25 @@ class SenseProblem:
 def _place(
     y: Array, mps: Array | None, weights: Array | None, coord: Array | None, device: sp.Device
 ) -> tuple[Array, Array, Array | None, Array | None]:
-    """Return the arrays on a device, in single precision with contiguous lines, with maps and Cartesian weights."""
+    """Return the arrays on a device, in single precision, with maps and Cartesian weights."""
 
     def place(array: Array) -> Array:
         array = sp.to_device(array, device)
-        array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32, copy=False)
-        # The solvers read lines as pairs of real numbers.
-        return array if array.strides[-1:] == (array.itemsize,) else device.xp.ascontiguousarray(array)
+        return array.astype(np.complex64 if np.iscomplexobj(array) else np.float32, copy=False)
 
-    y = place(y)
+    y = device.xp.ascontiguousarray(place(y))
     mps = device.xp.ones((1, *y.shape[-2:]), np.complex64) if mps is None else place(mps)
     weights = None if weights is None else place(weights)
     if coord is None and (weights is None or weights.size == 1):
         sampled = (y != 0).any(axis=-3, keepdims=True).astype(np.float32)
         weights = sampled if weights is None else weights * sampled
-    return y, mps, weights, None if coord is None else place(coord)
+    return y, mps, weights, None if coord is None else device.xp.ascontiguousarray(place(coord))
 
 
 def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int) -> Array:
-    b = A.H(y)
-    return run(BatchConjugateGradient(A.N, b, sp.get_array_module(b).zeros_like(b), max_iter=max_iter))
+    xp = sp.get_array_module(y)
+    b = xp.ascontiguousarray(A.H(y))  # whose layout can be that of the maps
+    return run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), max_iter=max_iter))
 
 
 def _estimate_noise_var(y: Array, coord: Array | None, comm: sp.Communicator | None) -> Array:
