@@ -213,7 +213,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Return whether a device computes in bfloat16 natively.
 
     PyTorch says yes for every CPU with AVX-512. Without the instructions for bfloat16 it takes four times as long as
-    float32 (benchmarks/cost.py).
+    float32 (benchmarks/precision.py).
 
     Args:
         device (torch.device): CPU or GPU.
