@@ -1,4 +1,4 @@
-"""The optimizer: Muon for convolution kernels, AdamW for the rest."""
+"""The optimizer: Muon for convolution kernels, AdamW for the other parameters."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,16 +12,16 @@ KERNEL_RATE = 7.0
 
 
 class Muon(torch.optim.AdamW):
-    r"""AdamW, but kernels take orthogonal steps: every direction of the gradient's momentum counts alike.
+    r"""AdamW, but with orthogonal steps of kernels: all directions of the gradient's momentum have the same weight.
 
     The momentum of a kernel (out, in, h, w), as a matrix M (out, in h w), is replaced by a matrix close to
     :math:`(M M^T)^{-1/2} M`, and the step is that times :math:`\sqrt{\max(1, out / (in \, h \, w))}` and
-    :data:`KERNEL_RATE` times the learning rate. Denoisers of some thousand steps come out much better than by AdamW
-    (benchmarks/training.py). (``torch.optim.Muon`` takes matrices only.)
+    :data:`KERNEL_RATE` times the learning rate. Denoisers trained for some thousand steps are much better than those
+    trained with AdamW (benchmarks/training.py). (``torch.optim.Muon`` accepts matrices only.)
 
     Args:
-        kernels (sequence of Tensor): Parameters of two or more axes that take orthogonal steps.
-        others (sequence of Tensor): Parameters that take AdamW's.
+        kernels (sequence of Tensor): Parameters of two or more axes, with orthogonal steps.
+        others (sequence of Tensor): Parameters with the steps of AdamW.
         lr (float): Learning rate.
         weight_decay (float): Of both kinds of parameters. With much less, kernels grow until long trainings diverge.
         momentum (float): Of the kernels.
@@ -96,7 +96,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def muon(network: Any, lr: float) -> Muon:
-    """The optimizer of a network: kernels of convolutions between hidden features take orthogonal steps.
+    """Build the optimizer of a network: kernels of convolutions between hidden features take orthogonal steps.
 
     Not those of the first and the last layer, nor transposed ones, whose axes are in another order.
     """
