@@ -58,22 +58,26 @@ def write_nifti(path: Path, image: np.ndarray, raw: RawData | None, history: str
     Args:
         path (Path): .nii or .nii.gz file.
         image (array): Image (repetition, contrast, phase, set, slice, y, x), float32 or complex64; in the file the
-            axes are (x, y, slice, repetition, contrast, phase, set).
+            axes are (x, y, slice, repetition, contrast, phase, set), and slices are in the order of their positions.
         raw (RawData or None): Source of the geometry; None gives voxels of 1 mm, centered.
         history (str): How the image was made, at most 79 characters of which are kept.
     """
     import nibabel
 
+    geometry = None
+    if raw is not None:
+        order = raw.geometry.spatial_order
+        geometry, image = raw.geometry.take(order), image[..., order, :, :]
     array = image.transpose(6, 5, 4, 0, 1, 2, 3)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     x, y, z = array.shape[:3]
-    if raw is None:
+    if raw is None or geometry is None:
         affine = np.diag([1.0, 1.0, 1.0, 1.0])
         affine[:3, 3] = -(x // 2), -(y // 2), -(z // 2)
     else:
         slices = z // raw.n_slabs if raw.is_3d else 1
-        affine = nifti_affine(raw.geometry, (x, y, z), (raw.fov.x / x, raw.fov.y / y, raw.fov.z / slices))
+        affine = nifti_affine(geometry, (x, y, z), (raw.fov.x / x, raw.fov.y / y, raw.fov.z / slices))
     file = nibabel.Nifti1Image(array, affine)
     file.header.set_xyzt_units("mm")
     file.header["descrip"] = history.encode("ascii", "replace")[:79]

@@ -48,6 +48,18 @@ class SliceGeometry:
     phase_dir: np.ndarray
     slice_dir: np.ndarray
 
+    @property
+    def spatial_order(self) -> np.ndarray:
+        """Numbers of the slices in the order of their positions along the slice direction, int (slices,).
+
+        The slices of an interleaved acquisition may be numbered in the order of time.
+        """
+        return np.argsort(self.position @ self.slice_dir[0], kind="stable")
+
+    def take(self, order: np.ndarray) -> "SliceGeometry":
+        """Return the geometry of some of the slices, in a given order."""
+        return SliceGeometry(self.position[order], self.read_dir[order], self.phase_dir[order], self.slice_dir[order])
+
 
 @dataclass(frozen=True, kw_only=True)
 class RawData:

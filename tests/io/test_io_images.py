@@ -139,6 +139,21 @@ def test_nifti_affine_of_a_volume(tmp_path, volume):
     np.testing.assert_allclose(nibabel.affines.apply_affine(affine, [5, 4, 3]), [-3, -4, 8], atol=1e-5)
 
 
+@pytest.mark.parametrize("order", [(0, 2, 4, 1, 3), (4, 3, 2, 1, 0)])
+def test_nifti_slices_are_in_the_order_of_their_positions(tmp_path, order, caplog):
+    nibabel = pytest.importorskip("nibabel")
+    lines, images = [], [coil_images(SHAPE, coils=1, seed=s) for s in range(5)]
+    for counter, place in enumerate(order):
+        fields = {"position": (0, 0, 10 * place - 20), "idx": {"slice": counter}}
+        lines += image_acqs(kspace(images[place]), **fields)
+    raw = io.read_raw(write(tmp_path / "raw.h5", header(encoding((16, 24, 1), ef=(32, 36, 3), rf=(32, 36, 3))), lines))
+    io.write_image(tmp_path / "image.nii", reconstruct(raw), raw=raw)
+    file = nibabel.load(tmp_path / "image.nii")
+    np.testing.assert_allclose(file.affine[:3, 2:], [[0, 16], [0, 18], [10, -20]], atol=1e-4)
+    np.testing.assert_allclose(file.dataobj, np.abs(np.stack(images)[:, 0]).transpose(2, 1, 0), atol=1e-5)
+    assert "not those of a stack" not in caplog.text
+
+
 @pytest.mark.parametrize("damage", [{"read_dir": (0, 0, 0)}, {"slice_dir": (0, 0, 2)}, {"position": (np.nan, 0, 0)}])
 def test_nifti_affine_without_geometry(tmp_path, damage, caplog):
     nibabel = pytest.importorskip("nibabel")
