@@ -10,3 +10,4 @@ from .mrd.reader import read_raw as read_raw
 from .mrd.reader import read_stream as read_stream
 from .raw import RawData as RawData
 from .raw import SliceGeometry as SliceGeometry
+from .twix import read_twix as read_twix

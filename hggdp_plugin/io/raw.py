@@ -92,6 +92,7 @@ class RawData:
         fov (Size3): Field of view of the final image; z is the thickness of a slice in 2D and of a slab in 3D.
         acq_headers (array): Header of the acquisition nearest to the k-space center of each frame (repetition,
             contrast, phase, set, slice). In 3D the last axis counts slabs.
+        against_directions (bool): Whether image axes run against the directions in ``acq_headers``.
         header (str): The XML header.
         source (str): File and group.
     """
@@ -110,6 +111,7 @@ class RawData:
     image_shape: Shape3
     fov: Size3
     acq_headers: np.ndarray
+    against_directions: bool = False
     header: str
     source: str
 
@@ -182,17 +184,20 @@ class RawData:
 
     @property
     def geometry(self) -> SliceGeometry:
-        """Position and directions of the slices of the final image (of its first frame)."""
+        """Position and directions of the slices of the final image (of its first frame), as its axes run."""
         first = self.acq_headers[0, 0, 0, 0]
+        sign = -1.0 if self.against_directions else 1.0
         if not self.is_3d:
-            return SliceGeometry(*(first[f].astype(float) for f in ("position", "read_dir", "phase_dir", "slice_dir")))
+            read_dir, phase_dir = sign * first["read_dir"].astype(float), sign * first["phase_dir"].astype(float)
+            return SliceGeometry(first["position"].astype(float), read_dir, phase_dir, first["slice_dir"].astype(float))
         per_slab = self.image_shape.z // self.n_slabs
         step = (np.arange(per_slab) - per_slab // 2) * self.fov.z / per_slab
         headers = np.repeat(first, per_slab)
-        slice_dir = headers["slice_dir"].astype(float)
+        slice_dir = sign * headers["slice_dir"].astype(float)
         with np.errstate(invalid="ignore"):  # Directions may be NaN: the writers of images check them.
             position = headers["position"] + np.tile(step, len(first))[:, None] * slice_dir
-        return SliceGeometry(position, headers["read_dir"].astype(float), headers["phase_dir"].astype(float), slice_dir)
+        read_dir, phase_dir = sign * headers["read_dir"].astype(float), sign * headers["phase_dir"].astype(float)
+        return SliceGeometry(position, read_dir, phase_dir, slice_dir)
 
     def to_image(self, recon: np.ndarray) -> np.ndarray:
         """Assemble reconstructed problems to the image that the header asks for.

@@ -137,3 +137,14 @@ def test_noise_does_not_move_the_center(tmp_path, caplog):
     ksp = rng.standard_normal((COILS, N, N, 2)) @ [1, 1j]
     io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1), ky_center=24)), image_acqs(ksp)))
     assert not warnings_of(caplog)
+
+
+def test_readouts_of_alternating_direction_that_are_not_marked(tmp_path, images, caplog):
+    ksp = kspace(images).copy()
+    io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1))), image_acqs(ksp)))
+    assert not warnings_of(caplog)
+    ksp[:, 1::2] = np.roll(ksp[:, 1::2], 2, axis=-1)  # the echo of every second readout comes later
+    io.read_raw(write(tmp_path / "b.h5", header(encoding((N, N, 1))), image_acqs(ksp)))
+    (warning,) = warnings_of(caplog)
+    assert "1.9 samples apart" in warning
+    assert "ghost" in warning

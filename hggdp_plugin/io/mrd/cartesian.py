@@ -17,6 +17,9 @@ from hggdp_plugin.io.raw import RawData, centered_region
 
 _logger = logging.getLogger(__name__)
 
+#: Distance in samples between even and odd readouts that measurements without alternating direction do not have.
+MAX_PARITY_SHIFT = 0.4
+
 
 def read_cartesian(measurement: Measurement) -> RawData:
     """Read a Cartesian measurement.
@@ -32,7 +35,7 @@ def read_cartesian(measurement: Measurement) -> RawData:
             other.
     """
     plan = plan_cartesian(measurement)
-    energy = Energy(np.zeros(len(measurement.acquisitions)), np.zeros(plan.readout.encoded))
+    energy = Energy.empty(len(measurement.acquisitions), plan.readout.encoded)
     image, calib = _fill(measurement, plan, energy)
     if (recentered := _recentered(measurement, plan, energy)) is not None:
         plan = recentered
@@ -57,6 +60,7 @@ def read_cartesian(measurement: Measurement) -> RawData:
         image_shape=measurement.image_shape(plan.is_3d),
         fov=encoding.recon.fov,
         acq_headers=central_headers(measurement.headers, frames, plan.distance),
+        against_directions=measurement.header.against_directions,
         header=measurement.header.xml,
         source=measurement.acquisitions.source,
     )
@@ -132,7 +136,7 @@ def _readouts(
             with np.errstate(over="ignore", invalid="ignore"):  # check_finite refuses the result
                 placed = plan.readout(part, start)
                 if energy is not None:
-                    energy.add(part, numbers[mine], start)
+                    energy.add(part, numbers[mine], start, plan.ky[numbers[mine]])
             acquisitions.check_finite(placed, numbers[mine])
             # A sample that is exactly zero in all coils was not measured but filled in by the writer of the file.
             measured = plan.readout.measured(start, end - begin) & (placed != 0).any(axis=1)
@@ -146,13 +150,19 @@ def _recentered(measurement: Measurement, plan: CartesianPlan, energy: Energy) -
         CartesianPlan or None: None if the center remains.
     """
     image = measurement.classes.image
+    if plan.encoding.trajectory != "epi" and energy.parity_shift > MAX_PARITY_SHIFT:
+        _logger.warning(
+            "Even and odd readouts lie %.1f samples apart: readouts of alternating direction (EPI) need a ghost"
+            " correction, which is not made.",
+            energy.parity_shift,
+        )
     shifts = {}
     for name, index, size in (("ky", plan.ky, plan.shape[1]), ("kz", plan.kz, plan.shape[0])):
         profile = np.zeros(size)
         np.maximum.at(profile, index[image], energy.acquisition[image])
         if (peak := find_peak(profile, size // 2)) is not None:
             shifts[name] = peak - size // 2
-    if (peak := find_peak(energy.readout, plan.readout.encoded // 2)) is not None:
+    if (peak := find_peak(energy.readout.sum(axis=0), plan.readout.encoded // 2)) is not None:
         shifts["readout"] = peak - plan.readout.encoded // 2
     moved = plan
     for name, shift in shifts.items():

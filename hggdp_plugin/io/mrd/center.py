@@ -8,6 +8,8 @@ import numpy as np
 TOLERANCE_FRACTION, TOLERANCE = 1 / 32, 2
 #: How much more energy a readout at the peak must hold than any near the center of the header.
 DOMINANCE = 4.0
+#: Part of the energy that even or odd phase encodings must hold for a comparison.
+MIN_PARITY_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -16,24 +18,44 @@ class Energy:
 
     Attributes:
         acquisition (array): Energy of each acquisition, float64 (acquisitions,).
-        readout (array): Energy at each position of the encoded readout, float64 (samples,).
+        readout (array): Energy at each position of the encoded readout, of even and of odd phase encodings apart,
+            float64 (2, samples).
     """
 
     acquisition: np.ndarray
     readout: np.ndarray
 
-    def add(self, samples: np.ndarray, numbers: np.ndarray, offset: int) -> None:
+    @classmethod
+    def empty(cls, n_acquisitions: int, n_samples: int) -> "Energy":
+        """Return the energy of nothing."""
+        return cls(np.zeros(n_acquisitions), np.zeros((2, n_samples)))
+
+    def add(self, samples: np.ndarray, numbers: np.ndarray, offset: int, ky: np.ndarray) -> None:
         """Add readouts.
 
         Args:
             samples (array): Samples (acquisitions, coils, samples), reversed readouts already flipped.
             numbers (array): Numbers of the acquisitions.
             offset (int): Position of the first sample on the encoded readout.
+            ky (array): Their phase encoding.
         """
         power = (samples.real**2 + samples.imag**2).sum(axis=1, dtype=np.float64)
         self.acquisition[numbers] = power.sum(axis=1)
-        start, stop = max(0, offset), min(len(self.readout), offset + samples.shape[-1])
-        self.readout[start:stop] += power[:, start - offset : stop - offset].sum(axis=0)
+        start, stop = max(0, offset), min(self.readout.shape[1], offset + samples.shape[-1])
+        for parity in (0, 1):
+            of_parity = power[ky % 2 == parity]
+            self.readout[parity, start:stop] += of_parity[:, start - offset : stop - offset].sum(axis=0)
+
+    @property
+    def parity_shift(self) -> float:
+        """Distance in samples between the centers of even and odd phase encodings; 0 if they have none."""
+        total = self.readout.sum(axis=1)
+        if not np.isfinite(total).all() or not total.min() > MIN_PARITY_FRACTION * total.sum():
+            return 0.0
+        if (self.readout.max(axis=1) < DOMINANCE * self.readout.mean(axis=1)).any():  # noise
+            return 0.0
+        center = self.readout @ np.arange(self.readout.shape[1]) / total
+        return float(abs(center[0] - center[1]))
 
 
 def find_peak(profile: np.ndarray, center: int) -> int | None:

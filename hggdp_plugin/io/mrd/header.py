@@ -64,11 +64,22 @@ class Header:
         xml (str): The header as it stands in the file.
         encodings (tuple of Encoding): In file order; ``encoding_space_ref`` of an acquisition counts them.
         noise_bandwidth (float or None): ``relativeReceiverNoiseBandwidth``.
+        vendor (str): ``systemVendor``, in lower case.
     """
 
     xml: str
     encodings: tuple[Encoding, ...]
     noise_bandwidth: float | None
+    vendor: str = ""
+
+    @property
+    def against_directions(self) -> bool:
+        """Whether image axes run against the directions in the acquisition headers.
+
+        Siemens gives directions that fit a forward Fourier transform from k-space to the image. The inverse transform,
+        which is usual, mirrors the image along all encoded axes.
+        """
+        return "siemens" in self.vendor
 
 
 class _Builder(ET.TreeBuilder):
@@ -109,7 +120,8 @@ def parse_header(xml: bytes, source: str) -> Header:
     if bandwidth is not None and not BANDWIDTH_RANGE[0] < bandwidth < BANDWIDTH_RANGE[1]:
         _logger.warning("The receiver noise bandwidth of %g in the header is not plausible: ignored.", bandwidth)
         bandwidth = None
-    return Header(xml.decode("utf-8", errors="replace"), encodings, bandwidth)
+    vendor = (root.findtext("acquisitionSystemInformation/systemVendor") or "").lower()
+    return Header(xml.decode("utf-8", errors="replace"), encodings, bandwidth, vendor)
 
 
 def _encoding(node: ET.Element, where: str) -> Encoding:

@@ -91,6 +91,7 @@ def _raw_data(
         image_shape=image_shape,
         fov=measurement.encoding.recon.fov,
         acq_headers=headers,
+        against_directions=measurement.header.against_directions,
         header=measurement.header.xml,
         source=measurement.acquisitions.source,
     )

@@ -36,7 +36,7 @@ def read_raw(path: PathLike, group: str | None = None, encoding: int | None = No
         InputError: If the file cannot be used; the message says in one line why, and what to do.
     """
     with open_acquisitions(path, group) as (xml, acquisitions):
-        return _read(xml, acquisitions, encoding)
+        return read_acquisitions(xml, acquisitions, encoding)
 
 
 def read_stream(xml: bytes, acquisitions: Sequence["ismrmrd.Acquisition"], source: str) -> RawData:
@@ -53,10 +53,23 @@ def read_stream(xml: bytes, acquisitions: Sequence["ismrmrd.Acquisition"], sourc
     Raises:
         InputError: If header and acquisitions do not make up a measurement.
     """
-    return _read(xml, Acquisitions.from_objects(acquisitions, source))
+    return read_acquisitions(xml, Acquisitions.from_objects(acquisitions, source))
 
 
-def _read(xml: bytes, acquisitions: Acquisitions, encoding: int | None = None) -> RawData:
+def read_acquisitions(xml: bytes, acquisitions: Acquisitions, encoding: int | None = None) -> RawData:
+    """Read acquisitions from wherever they are.
+
+    Args:
+        xml (bytes): The XML header.
+        acquisitions (Acquisitions): All acquisitions.
+        encoding (int or None): Number of the encoding to read, see :func:`read_raw`.
+
+    Returns:
+        RawData: The measurement.
+
+    Raises:
+        InputError: If header and acquisitions do not make up a measurement.
+    """
     measurement = Measurement.prepare(parse_header(xml, acquisitions.source), acquisitions, encoding)
     cartesian = measurement.is_cartesian
     if not measurement.encoding.trajectory:
