@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of ``hggdp recon``."""
     parser = argparse.ArgumentParser(prog="hggdp recon", description=_DESCRIPTION)
     parser.add_argument(
-        "raw", type=Path, help="ISMRMRD file (.h5), or k-space in .npy or .cfl (BART, also without the suffix)"
+        "raw",
+        type=Path,
+        help="raw data: ISMRMRD (.h5) or Siemens (.dat), or k-space in .npy or .cfl (BART, also without the suffix)",
     )
     parser.add_argument(
         "-o",
@@ -225,13 +227,16 @@ def _output(args: argparse.Namespace) -> Path:
 def _read(args: argparse.Namespace) -> "RawData":
     from hggdp_plugin import io
 
-    if suffix_of(args.raw) not in io.ARRAY_SUFFIXES:
-        if args.coord:
-            raise InputError("--coord", "ISMRMRD files contain their own trajectory", "leave it out")
-        return io.read_raw(args.raw, args.group, args.encoding)
+    is_array, is_twix = suffix_of(args.raw) in io.ARRAY_SUFFIXES, suffix_of(args.raw) == ".dat"
+    if args.coord and not is_array:
+        raise InputError("--coord", "raw data files contain their own trajectory", "leave it out")
     for option in ("group", "encoding"):
-        if getattr(args, option) is not None:
-            raise InputError(f"--{option}", f"array files have no {option}s", "leave it out")
+        if getattr(args, option) is not None and (is_array or is_twix):
+            raise InputError(f"--{option}", f"only ISMRMRD files have {option}s", "leave it out")
+    if is_twix:
+        return io.read_twix(args.raw)
+    if not is_array:
+        return io.read_raw(args.raw, args.group, args.encoding)
     if args.coord is None:
         return io.read_kspace(args.raw)
     return io.read_kspace(args.raw, args.coord, mps=args.mps)
