@@ -72,6 +72,16 @@ def test_imports_point_down():
                 assert floors.index(room) < floors.index(other), f"{name} imports {target}, which stands above it"
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "docs/architecture.md"])
+def test_places_that_are_named_exist(page):
+    text = (ROOT / page).read_text()
+    for place in re.findall(r"`((?:hggdp_plugin|tests|docs|benchmarks|examples|\.ci)/[\w./]*)`", text):
+        assert (ROOT / place).exists(), place
+    for names, place in re.findall(r"((?:`\w+`(?:,| and)? )+)(?:\(and `\w+`\) )?(?:of|in) `([\w/]+\.py)`", text):
+        for name in re.findall(r"\w{4,}", names):
+            assert re.search(rf"^(?:class|def|) ?{name}\b", (ROOT / place).read_text(), re.MULTILINE), (name, place)
+
+
 def test_data_files_are_in_the_wheel():
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
