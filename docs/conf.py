@@ -61,6 +61,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "matplotlib_animations": False,
     "remove_config_comments": True,
+    "capture_repr": (),
     "show_signature": False,
     "min_reported_time": 3600,
     "show_memory": False,

@@ -5,7 +5,6 @@ Training a prior
 A prior of your own images, in a few lines. This one is tiny and is trained for a few seconds, to show the way; a prior
 that is good for more than phantoms takes hours (``hggdp train --help``).
 """
-# sphinx_gallery_thumbnail_number = -1
 
 # %%
 # Images
@@ -77,3 +76,4 @@ comparison(images, image, figure=plt.figure())
 plt.show()
 
 folder.cleanup()
+# sphinx_gallery_thumbnail_number = -1

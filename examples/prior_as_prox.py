@@ -5,7 +5,6 @@ The prior as a proximal operator
 :class:`~hggdp_plugin.ScorePrior` is a :class:`sigpy.prox.Prox`. Any SigPy app or algorithm that accepts a proximal
 operator can use the learned prior, in the way of plug-and-play methods.
 """
-# sphinx_gallery_thumbnail_number = -1
 
 # %%
 # A denoiser
@@ -67,3 +66,4 @@ wavelet = sp.app.LinearLeastSquares(
 images = {"zero-filled": A.H(y), "L1-wavelet": wavelet, "learned prior": img}
 comparison(images, image, figure=plt.figure())
 plt.show()
+# sphinx_gallery_thumbnail_number = -1

@@ -5,7 +5,6 @@ Radial reconstruction
 Non-Cartesian k-space comes with its coordinates: ``coord``, in units of one over the field of view, as everywhere in
 SigPy.
 """
-# sphinx_gallery_thumbnail_number = -1
 
 # %%
 # The scan
@@ -55,3 +54,4 @@ sense = mr.app.SenseRecon(
 images = {"gridded": gridded, "SENSE": sense, "HGGDPRecon": img}
 comparison(images, image, figure=plt.figure())
 plt.show()
+# sphinx_gallery_thumbnail_number = -1

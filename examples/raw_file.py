@@ -5,7 +5,6 @@ From a raw data file
 ``hggdp recon raw.h5`` does all of this with one command. From Python you can look at each step: what was read, the
 sampling mask, the coil sensitivity maps.
 """
-# sphinx_gallery_thumbnail_number = -1
 
 # %%
 # The file
@@ -101,3 +100,4 @@ io.write_image(image_path, img, raw=raw)
 print(io.read_images(image_path).shape)
 
 folder.cleanup()
+# sphinx_gallery_thumbnail_number = -1

@@ -65,6 +65,9 @@ def test_imports_point_down():
     assert set(floors) == rooms - {"__init__", "__pycache__"}, (
         "docs/architecture.md does not show the modules there are"
     )
+    named = set(re.findall(r"\w+", picture))
+    missing = {path.stem for path in MODULES.values() if not path.stem.startswith("_")} - named
+    assert not missing, f"the picture lacks {missing}"
     for name, path in MODULES.items():
         for target in imports(path):
             room, other = (module.split(".")[1] if "." in module else None for module in (name, target))

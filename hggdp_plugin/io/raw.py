@@ -117,7 +117,7 @@ class RawData:
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Length of the frame axes: (repetition, contrast, phase, set, slice)."""
+        """Lengths of the frame axes (repetition, contrast, phase, set, slice)."""
         shape: tuple[int, ...] = self.ksp.shape
         return shape[:5]
 
