@@ -13,8 +13,8 @@ from hggdp_plugin.interop import optional_array
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.prox import DataConsistency, GradientConsistency
-from hggdp_plugin.sampling import build_sampler
-from hggdp_plugin.schedule import HGGDP, NoiseSchedule
+from hggdp_plugin.sampling import build_posterior_sampler, build_sampler
+from hggdp_plugin.schedule import HGGDP, Gibbs, NoiseSchedule
 from hggdp_plugin.validation import check_counts, check_reference_noise
 
 #: Seconds between updates of the progress bar's text. The residual costs an application of A and a wait for the device.
@@ -106,23 +106,32 @@ class HGGDPRecon(sp.app.App):
         if not isinstance(schedule, NoiseSchedule | None):
             raise ValueError(f"schedule: expected a NoiseSchedule, such as NoiseSchedule.hggdp(), got {schedule!r}")
         check_counts(max_cg_iter=max_cg_iter)
+        if comm is not None and schedule is not None and isinstance(schedule.rule, Gibbs):
+            raise ValueError("comm: drawing from the posterior needs all coils in one process; leave it out")
         self.device = sp.Device(device)
         self.schedule = schedule or NoiseSchedule.fast()
         self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
         reference_noise = isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise
         if reference_noise:
             check_reference_noise(optional_array("mps", mps), optional_array("weights", weights), coord)
-        self.problem = problem = SenseProblem.build(
+        self.problem = SenseProblem.build(
             y, mps, noise_var, weights, coord, device=self.device, coil_batch_size=coil_batch_size, comm=comm
         )
         with self.device:
-            if reference_noise:
-                consistency: DataConsistency = GradientConsistency(problem.A, problem.y, support=problem.support)
-            else:
-                consistency = problem.consistency(problem.conjugate_gradient(max_cg_iter) if max_cg_iter else None)
-            alg = build_sampler(self.prior, consistency, problem.start.copy(), self.schedule, seed)
+            alg = self._sampler(reference_noise, seed, max_cg_iter)
         self._next_summary = 0.0
         super().__init__(alg, show_pbar and (comm is None or comm.rank == 0), leave_pbar)
+
+    def _sampler(self, reference_noise: bool, seed: int, max_cg_iter: int | None) -> sp.alg.Alg:
+        """Build the sampler."""
+        problem = self.problem
+        if isinstance(self.schedule.rule, Gibbs):
+            return build_posterior_sampler(self.prior, problem, self.schedule, seed, max_cg_iter)
+        if reference_noise:
+            consistency: DataConsistency = GradientConsistency(problem.A, problem.y, support=problem.support)
+        else:
+            consistency = problem.consistency(problem.conjugate_gradient(max_cg_iter) if max_cg_iter else None)
+        return build_sampler(self.prior, consistency, problem.start.copy(), self.schedule, seed)
 
     @property
     def image(self) -> Array:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import sigpy as sp
 
-from hggdp_plugin._typing import Array
+from hggdp_plugin._typing import Array, RandomGenerator
 from hggdp_plugin.interop import as_array, optional_array
 from hggdp_plugin.linops import FFT2, Sense, kspace_diagonal
 from hggdp_plugin.memory import coils_at_a_time
+from hggdp_plugin.posterior import GaussianLikelihood
 from hggdp_plugin.prox import KSpaceReplacement, L2DataConsistency
 from hggdp_plugin.scaling import estimate_noise, estimate_scale
 from hggdp_plugin.solvers import BatchConjugateGradient, Chebyshev, ConjugateGradient, Diagonal, Solver, run
@@ -19,6 +20,8 @@ LEAST_SQUARES_ITERATIONS = 15
 #: Iterations of data consistency per step: Chebyshev's on the Cartesian grid, conjugate gradients elsewhere. More help
 #: very little (docs/sampling.md).
 CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 4
+#: Conjugate gradient iterations of a draw from the likelihood.
+LIKELIHOOD_ITERATIONS = 10
 #: Part of the variance at the periphery of k-space that is taken as noise; the rest is signal (benchmarks/noise.py).
 CARTESIAN_NOISE_SHARE, NON_CARTESIAN_NOISE_SHARE = 0.3, 0.4
 #: Largest deviation from 1 of the magnitude of a map that counts as uniform.
@@ -124,6 +127,27 @@ class SenseProblem:
         if isinstance(solver, Diagonal) and not self.noise_var.any():
             return KSpaceReplacement(self.A, self.y, solver)
         return L2DataConsistency(self.A, self.y, noise_var=self.noise_var, solver=solver, support=self.support)
+
+    def likelihood(
+        self, rng: RandomGenerator, solver: Solver | None = None, *, n_batch_axes: int = 0
+    ) -> GaussianLikelihood:
+        """Return the likelihood, to draw images from.
+
+        Args:
+            rng (Generator): NumPy or CuPy random generator, matching ``y``.
+            solver (None or Solver): How to solve; default: the closed form where there is one, else
+                :data:`LIKELIHOOD_ITERATIONS` conjugate gradient iterations.
+            n_batch_axes (int): Leading axes along which the noise is the same.
+        """
+        return GaussianLikelihood(
+            self.A,
+            self.y,
+            self.noise_var,
+            rng,
+            solver=solver or self.conjugate_gradient(LIKELIHOOD_ITERATIONS),
+            support=self.support,
+            n_batch_axes=n_batch_axes,
+        )
 
     def conjugate_gradient(self, max_iter: int) -> Solver:
         """Return the solver with a number of conjugate gradient iterations, or the closed form where there is one."""

@@ -8,9 +8,11 @@ import sigpy as sp
 from hggdp_plugin._typing import Array, RandomGenerator
 from hggdp_plugin.alg import AnnealedLangevin, HGGDPSampler
 from hggdp_plugin.linops import Replicate, flips
+from hggdp_plugin.posterior import SplitGibbs
 from hggdp_plugin.prior import ScorePrior
+from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.random import complex_uniform
-from hggdp_plugin.schedule import HGGDP, Langevin, NoiseSchedule
+from hggdp_plugin.schedule import HGGDP, Gibbs, Langevin, NoiseSchedule
 
 
 def build_sampler(
@@ -52,6 +54,41 @@ def build_sampler(
         return T.H(prior.denoise(T(x), sigma, rng))
 
     return AnnealedLangevin(denoise, consistency, start, schedule, rng, n_batch_axes)
+
+
+def build_posterior_sampler(
+    prior: ScorePrior, problem: SenseProblem, schedule: NoiseSchedule, seed: int = 0, max_cg_iter: int | None = None
+) -> SplitGibbs:
+    """Build the sampler that a schedule with the rule :class:`Gibbs` asks for.
+
+    Args:
+        prior (ScorePrior): The prior.
+        problem (SenseProblem): The problem. The images of a batch get the same noise, so that none depends on the
+            others.
+        schedule (NoiseSchedule): Noise levels and step rule.
+        seed (int): Seed of the noise.
+        max_cg_iter (None or int): Conjugate gradient iterations of a draw from the likelihood.
+
+    Returns:
+        SplitGibbs: The sampler, from the least-squares images.
+
+    Raises:
+        ValueError: The schedule has another rule, or its levels fall too fast.
+    """
+    if not isinstance(schedule.rule, Gibbs):
+        raise ValueError(f"schedule: drawing from the posterior needs the rule Gibbs, got {schedule.rule}")
+    rng = sp.get_array_module(problem.start).random.default_rng(seed)
+    n_batch_axes = problem.start.ndim - 2
+    solver = problem.conjugate_gradient(max_cg_iter) if max_cg_iter else None
+    return SplitGibbs(
+        lambda x, sigma: prior.denoise(x, sigma, rng),
+        problem.likelihood(rng, solver, n_batch_axes=n_batch_axes),
+        problem.start.copy(),
+        [schedule.sigma(i) for i in range(len(schedule))],
+        rng,
+        ratio=schedule.rule.ratio,
+        n_batch_axes=n_batch_axes,
+    )
 
 
 def start_image(x: Array, schedule: NoiseSchedule, rng: RandomGenerator, n_batch_axes: int = 0) -> Array:

@@ -103,6 +103,28 @@ class HGGDP(StepRule):
             raise ValueError(f"n_noise_samples: expected at least 1, got {self.n_noise_samples}")
 
 
+@dataclass(frozen=True)
+class Gibbs(StepRule):
+    """An update of :class:`hggdp_plugin.posterior.SplitGibbs`, which draws from the posterior.
+
+    Attributes:
+        ratio: Part of the noise that a step of the reverse diffusion leaves, from 0.58 to 1. The next level must be
+            above this part of the present one.
+    """
+
+    ratio: float = 0.65
+    n_noise_samples = 2
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: ``ratio`` is out of range.
+        """
+        if not 1 / 3 <= self.ratio**2 < 1:
+            raise ValueError(f"ratio: expected a number from 0.58 to 1, 1 excluded, got {self.ratio}")
+
+
 @dataclass(frozen=True, init=False)
 class NoiseSchedule:
     r"""Noise levels of a reconstruction, from large to small, and what happens at each.
@@ -112,7 +134,8 @@ class NoiseSchedule:
     Args:
         sigmas (sequence of float): Noise levels :math:`\sigma_k` in the order of sampling: large to small.
         steps (int): Steps per level.
-        rule (StepRule): :class:`FewStep`, :class:`Langevin` or :class:`HGGDP`; default: a plain :class:`FewStep`.
+        rule (StepRule): :class:`FewStep`, :class:`Langevin`, :class:`HGGDP` or :class:`Gibbs`; default: a plain
+            :class:`FewStep`.
         from_data (bool): Start at the least-squares image instead of uniform noise.
         **deprecated: The options of earlier versions, ``eps``, ``eta``, ``langevin``, ``momentum``, ``turn``,
             ``published``, ``published_noise`` and ``noises``, which the rules have replaced.
@@ -153,7 +176,7 @@ class NoiseSchedule:
             raise ValueError(f"steps: expected at least one step per level, got {steps}")
         rule = FewStep() if rule is None else rule
         if not isinstance(rule, StepRule):
-            raise ValueError(f"rule: expected FewStep, Langevin or HGGDP, got {rule!r}")
+            raise ValueError(f"rule: expected FewStep, Langevin, HGGDP or Gibbs, got {rule!r}")
         for name, value in {"sigmas": tuple(sigmas), "steps": steps, "rule": rule, "from_data": from_data}.items():
             object.__setattr__(self, name, value)
 
@@ -212,6 +235,22 @@ class NoiseSchedule:
             from_data (bool): Start at the least-squares image instead of uniform noise.
         """
         return cls(geometric(sigma_max, sigma_min, levels), 1, FewStep(eta, momentum, random_flips), from_data)
+
+    @classmethod
+    def posterior(
+        cls, levels: int = 50, steps: int = 1, sigma_max: float = 0.3, sigma_min: float = 0.005
+    ) -> "NoiseSchedule":
+        """Return the schedule that draws from the posterior, see :class:`hggdp_plugin.posterior.SplitGibbs`.
+
+        The bias of the draws is inversely proportional to the number of steps; ``docs/uncertainty.md`` has figures.
+
+        Args:
+            levels (int): Noise levels.
+            steps (int): Steps per level.
+            sigma_max (float): First noise level, at least the distance between images that the data may not tell apart.
+            sigma_min (float): Last noise level; the draws have this noise per real channel where the data leave it.
+        """
+        return cls(geometric(sigma_max, sigma_min, levels), steps, Gibbs())
 
 
 def geometric(first: float, last: float, levels: int) -> tuple[float, ...]:

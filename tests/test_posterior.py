@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import sigpy as sp
 
+from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.io.cfl import read_cfl, write_cfl
 from hggdp_plugin.linops import FFT2, Sense, kspace_diagonal
 from hggdp_plugin.posterior import GaussianLikelihood, SplitGibbs, check_levels
-from hggdp_plugin.schedule import geometric
+from hggdp_plugin.problem import SenseProblem
+from hggdp_plugin.sampling import build_posterior_sampler
+from hggdp_plugin.schedule import NoiseSchedule, geometric
 from hggdp_plugin.solvers import ConjugateGradient, Diagonal, run
 
 SHAPE = (8, 8)
@@ -338,6 +341,54 @@ def test_nothing_is_drawn_outside_the_support():
 def test_levels_that_do_not_work_are_refused(sigmas, ratio, message):
     with pytest.raises(ValueError, match=message):
         check_levels(sigmas, ratio)
+
+
+SHORT = NoiseSchedule.posterior(levels=6, sigma_max=0.1, sigma_min=0.02)
+
+
+def test_posterior_schedule_draws_images_with_the_app(measurement, prior):
+    m = measurement
+
+    def draw(scale=1.0, seed=0):
+        app = HGGDPRecon(scale * m.y, m.mps, 2e-4, prior=prior, schedule=SHORT, seed=seed, show_pbar=False)
+        assert isinstance(app.alg, SplitGibbs)
+        return app.run()
+
+    image = draw()
+    assert image.dtype == np.complex64
+    np.testing.assert_array_equal(draw(), image)
+    assert np.linalg.norm(draw(seed=1) - image) > 1e-3 * np.linalg.norm(image)
+    c = 2 * np.exp(0.7j)
+    scaled = HGGDPRecon(
+        (c * m.y).astype(np.complex64), m.mps, 4 * 2e-4, prior=prior, schedule=SHORT, show_pbar=False
+    ).run()
+    np.testing.assert_allclose(scaled, c * image, atol=2e-3 * abs(image).max())
+
+
+def test_slices_drawn_together_are_those_drawn_alone(measurement, prior):
+    m = measurement
+    options = {"noise_var": 2e-4, "prior": prior, "schedule": SHORT, "show_pbar": False}
+    together = HGGDPRecon(np.stack([m.y, 0.5 * m.y[:, ::-1]]), m.mps, **options).run()
+    alone = HGGDPRecon(m.y, m.mps, **options).run()
+    np.testing.assert_allclose(together[0], alone, atol=1e-3 * abs(alone).max())
+
+
+def test_draws_of_the_app_keep_exact_data(make_measurement, prior):
+    m = make_measurement(coils=1)
+    image = HGGDPRecon(m.y, prior=prior, schedule=SHORT, show_pbar=False).run()
+    k = sp.fft(image, axes=(-2, -1))
+    np.testing.assert_allclose(k[m.mask], m.y[0, m.mask], atol=1e-4 * abs(k).max())
+
+
+def test_unsuitable_arguments_of_the_app_are_refused(measurement, prior):
+    m = measurement
+    with pytest.raises(ValueError, match="comm"):
+        HGGDPRecon(m.y, m.mps, comm=object(), prior=prior, schedule=SHORT, show_pbar=False)
+    problem = SenseProblem.build(m.y, m.mps)
+    with pytest.raises(ValueError, match="needs the rule Gibbs"):
+        build_posterior_sampler(prior, problem, NoiseSchedule.fast())
+    with pytest.raises(ValueError, match="use more levels"):
+        build_posterior_sampler(prior, problem, NoiseSchedule.posterior(levels=3))
 
 
 def bart_samples(problem, folder, samples):

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-from hggdp_plugin.schedule import HGGDP, FewStep, Langevin, NoiseSchedule, geometric
+from hggdp_plugin.schedule import HGGDP, FewStep, Gibbs, Langevin, NoiseSchedule, geometric
 
 
 def test_levels_are_geometric_with_their_ends():
@@ -40,6 +40,15 @@ def test_averaged_scores_count_as_evaluations():
     assert len(schedule) == 800
     assert schedule.evaluations == 2400
     assert NoiseSchedule.hggdp().evaluations == 800
+
+
+def test_the_posterior_schedule_evaluates_the_network_twice_a_step():
+    schedule = NoiseSchedule.posterior(levels=30, steps=2)
+    assert isinstance(schedule.rule, Gibbs)
+    assert len(schedule) == 60
+    assert schedule.evaluations == 120
+    with pytest.raises(ValueError, match="ratio"):
+        Gibbs(0.5)
 
 
 def test_the_fast_schedule_has_one_step_a_level():
