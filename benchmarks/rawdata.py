@@ -72,7 +72,7 @@ def ismrmrd_generator(folder: Path) -> Case:
 
 
 def bart_generator(folder: Path) -> Case:
-    """BART's phantom with 8 coils and noise, every third line and the centre."""
+    """BART's phantom with 8 coils and noise, every third line and the center."""
     for command in (
         "phantom -x 256 -s 8 -k full",
         "fft -u -i 3 full coils",

@@ -132,7 +132,7 @@ def draw(found: list[Case], priors: dict[str, str], text: str, folder: Path) -> 
             images = {name: best(METHODS[name], problem)[0] for name in ("zero-filled", BART) if name in METHODS}
             images |= {name: ours(problem, prior, text) for name, prior in priors.items()}
             figure = comparison(images, problem.reference)
-            figure.suptitle(f"{case.scan.name}; licence: {case.scan.licence}", fontsize=8)
+            figure.suptitle(f"{case.scan.name}; license: {case.scan.license}", fontsize=8)
             figure.savefig(folder / f"{case.scan.name}.png", dpi=100)
 
 

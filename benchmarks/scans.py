@@ -41,7 +41,7 @@ class Scan:
     coil_images: np.ndarray  # (coils, H, W)
     noise: float  # standard deviation of the image's own noise, 0 where it counts as the truth
     measured_coils: bool
-    licence: str
+    license: str
 
     def alone(self) -> "Scan":
         """The same image as one coil of uniform sensitivity sees it."""
@@ -143,17 +143,17 @@ def measured_maps(ksp: np.ndarray) -> np.ndarray:
 def _entry(name: str, data: np.ndarray, attrs: dict[str, str]) -> list[Scan]:
     """The slices of one entry of reach.h5."""
     domain = f"{attrs['anatomy'].split(',')[0]} {attrs['contrast']}"
-    licence = attrs["licence"]
+    license = attrs["licence"]
     if name == "brain_t1_7coils":
-        return [_of_coils(f"{domain}, 7 measured coils", name, data, licence)]
+        return [_of_coils(f"{domain}, 7 measured coils", name, data, license)]
     if np.iscomplexobj(data):
         image = sp.ifft(data, axes=(-2, -1))
         if "oversampled" in attrs["kind"]:
             image = sp.resize(image, (image.shape[0], image.shape[1] // 2))
-        return [_simulated(f"{domain}, measured", name, image, licence, measured=True)]
+        return [_simulated(f"{domain}, measured", name, image, license, measured=True)]
     slices = data.reshape(-1, *data.shape[-2:]).astype(np.float32)
     names = [name] if len(slices) == 1 else [f"{name}_{i}" for i in range(len(slices))]
-    return [_simulated(domain, n, s * smooth_phase(s.shape, n), licence) for n, s in zip(names, slices, strict=True)]
+    return [_simulated(domain, n, s * smooth_phase(s.shape, n), license) for n, s in zip(names, slices, strict=True)]
 
 
 def smooth_phase(shape: tuple[int, int], name: str) -> np.ndarray:
@@ -164,21 +164,21 @@ def smooth_phase(shape: tuple[int, int], name: str) -> np.ndarray:
     return np.exp(1j * (field + rng.uniform(-np.pi, np.pi))).astype(np.complex64)
 
 
-def _simulated(domain: str, name: str, image: np.ndarray, licence: str, measured: bool = False) -> Scan:
+def _simulated(domain: str, name: str, image: np.ndarray, license: str, measured: bool = False) -> Scan:
     """A scan seen by simulated coils; ``measured``: the image has noise of its own, which one coil adds nothing to."""
     image = (image / np.percentile(abs(image), 99.9)).astype(np.complex64)
     mps = coil_maps(COILS, image.shape)
     noise = _periphery(sp.fft(image[None], axes=(-2, -1))) if measured else 0.0
-    return Scan(domain, name, image, mps, mps * image, noise, False, licence)
+    return Scan(domain, name, image, mps, mps * image, noise, False, license)
 
 
-def _of_coils(domain: str, name: str, images: np.ndarray, licence: str) -> Scan:
+def _of_coils(domain: str, name: str, images: np.ndarray, license: str) -> Scan:
     """A scan of measured coil images."""
     ksp = sp.fft(images, axes=(-2, -1))
     mps = measured_maps(ksp)
     image = (mps.conj() * images).sum(axis=0)
     scale = np.percentile(abs(image), 99.9)
-    return Scan(domain, name, image / scale, mps, images / scale, _periphery(ksp) / scale, True, licence)
+    return Scan(domain, name, image / scale, mps, images / scale, _periphery(ksp) / scale, True, license)
 
 
 def _periphery(ksp: np.ndarray) -> float:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "hggdp --help": ["-m", "hggdp_plugin.apps", "--help"],
     "hggdp recon --help": ["-m", "hggdp_plugin.apps", "recon", "--help"],
-    "hggdp recon with a mistyped file name": ["-m", "hggdp_plugin.apps", "recon", "mising.h5"],
+    "hggdp recon with a mistyped file name": ["-m", "hggdp_plugin.apps", "recon", "missing.h5"],
     "hggdp evaluate with a mistyped file name": ["-m", "hggdp_plugin.apps", "evaluate", "a.npy", "--reference", "b.h5"],
     "import hggdp_plugin": ["-c", "import hggdp_plugin"],
     "from hggdp_plugin import HGGDPRecon": ["-c", "from hggdp_plugin import HGGDPRecon"],

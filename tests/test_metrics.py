@@ -32,7 +32,7 @@ def test_log_kernel_by_formula():
     kernel = metrics.log_kernel()
     assert kernel.shape == (15, 15)
     assert kernel.sum() == pytest.approx(0, abs=1e-15)
-    # The centre and the neighbour of the known filter: size 15, sigma 1.5.
+    # The center and the neighbor of the known filter: size 15, sigma 1.5.
     np.testing.assert_allclose(kernel[7, 7:10], [-0.0628760329, -0.0391589117, -0.00287208559], rtol=1e-7)
     assert (kernel == kernel.T).all()
     assert (kernel == kernel[::-1, ::-1]).all()

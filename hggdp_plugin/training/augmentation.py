@@ -149,7 +149,7 @@ def with_phase(images: list[Tensor], amplitude: float = Augmentation().magnitude
 
 
 def _zoomed(batch: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
-    """Resample (n, 2, H, W) about the centre by ``zoom`` (n,) with ``shift`` (n, 2) in half fields of view."""
+    """Resample (n, 2, H, W) about the center by ``zoom`` (n,) with ``shift`` (n, 2) in half fields of view."""
     theta = torch.zeros(len(batch), 2, 3, device=batch.device)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / zoom
     theta[:, :, 2] = shift

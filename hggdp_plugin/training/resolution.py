@@ -11,7 +11,7 @@ from torch import Tensor
 def resample(
     batch: Tensor, fraction: Tensor, spacing: Tensor, offset: Tensor, taper: Tensor, size: Sequence[int]
 ) -> Tensor:
-    r"""Keep the centre of k-space of each image, and sample the result on another grid.
+    r"""Keep the center of k-space of each image, and sample the result on another grid.
 
     Images are continued by reflection at their borders, so that these do not ring: the spectrum is that of the cosine
     transform,

@@ -108,12 +108,12 @@ def _paint_leaf(canvas: Tensor, radius: float, size: int, width: int, margin: in
     n, device = canvas.shape[1], canvas.device
     reach = math.ceil(radius) + 1
     u = torch.rand(10, n, 1, generator=generator, device=device)
-    centre = margin + size * u[:2]
-    corner = centre.long() - reach
+    center = margin + size * u[:2]
+    corner = center.long() - reach
     patch = torch.arange(2 * reach + 1, device=device)
     y, x = (corner[0] + patch)[:, :, None], (corner[1] + patch)[:, None, :]
     index = (y * width + x).flatten(1)
-    dy, dx = y - centre[0, :, :, None], x - centre[1, :, :, None]
+    dy, dx = y - center[0, :, :, None], x - center[1, :, :, None]
     cos, sin = torch.cos(2 * math.pi * u[2, :, :, None]), torch.sin(2 * math.pi * u[2, :, :, None])
     along, across = cos * dy + sin * dx, (cos * dx - sin * dy) / (0.3 + 0.7 * u[3, :, :, None])
     corners = torch.tensor(CORNERS, device=device)[(u[4] * len(CORNERS)).long()][:, :, None]

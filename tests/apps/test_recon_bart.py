@@ -45,7 +45,7 @@ def truth_and_sens(bart):
 
 
 def undersample():
-    """Every second line outside a centre of 24."""
+    """Every second line outside a center of 24."""
     keep = np.arange(64) % 2 == 0
     keep[20:44] = True
     write_cfl(Path("ksp.cfl"), read_cfl("full.cfl") * keep[:, None])
@@ -75,7 +75,7 @@ def test_radial(bart, prior):
     bart("cabs ksp_hggdp magnitude")
     assert nrmse(bart, "truth", "magnitude") < 0.15
     assert main(["ksp.cfl", "-o", "own.cfl", *options]) == 0  # matrix and maps from the data alone
-    # Few exact steps with maps of a coarse centre, and momentum on a network that shrinks: near, not close.
+    # Few exact steps with maps of a coarse center, and momentum on a network that shrinks: near, not close.
     bart("cabs own own_magnitude")
     assert nrmse(bart, "truth", "own_magnitude") < 0.3
 

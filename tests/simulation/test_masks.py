@@ -30,7 +30,7 @@ def test_random_lines_take_exactly_the_lines_asked_for(size, accel, calib):
     assert mask.sum() == round(size / accel)
 
 
-def test_random_lines_are_denser_in_the_centre_and_follow_the_seed():
+def test_random_lines_are_denser_in_the_center_and_follow_the_seed():
     chosen = np.mean([masks.random_lines(64, 4, seed=seed) for seed in range(200)], axis=0)
     assert chosen[24:40].mean() > 2 * chosen[:16].mean()
     assert (masks.random_lines(64, 4, seed=1) == masks.random_lines(64, 4, seed=1)).all()
@@ -69,7 +69,7 @@ def test_impossible_requests_are_refused(make, told):
 
 @pytest.mark.parametrize("samples", [64, 65])
 @pytest.mark.parametrize("golden", [True, False])
-def test_spokes_run_through_the_centre_in_cycles_per_pixel(samples, golden):
+def test_spokes_run_through_the_center_in_cycles_per_pixel(samples, golden):
     spokes = masks.radial_trajectory(7, samples, golden)
     assert spokes.shape == (7, samples, 2)
     radius = np.linalg.norm(spokes, axis=-1)
@@ -83,7 +83,7 @@ def test_spokes_run_through_the_centre_in_cycles_per_pixel(samples, golden):
 
 @pytest.mark.parametrize(("shape", "calib"), [((64, 48), 5), ((65,), 4), ((40, 40), 0)])
 @pytest.mark.parametrize("power", [0, 3])
-def test_random_points_are_as_many_as_asked_for_and_denser_in_the_centre(shape, calib, power):
+def test_random_points_are_as_many_as_asked_for_and_denser_in_the_center(shape, calib, power):
     many = [masks.random_points(shape, 4, calib, power, seed) for seed in range(40)]
     assert {mask.sum() for mask in many} == {round(np.prod(shape) / 4)}
     assert all(mask[tuple(middle(size, calib) for size in shape)].all() for mask in many)

@@ -4,7 +4,7 @@ import pytest
 from hggdp_plugin.simulation import head_phantom
 
 
-def test_phantom_is_a_normalised_complex_stack_and_follows_the_seed():
+def test_phantom_is_a_normalized_complex_stack_and_follows_the_seed():
     head = head_phantom((48, 40), num_slices=3, seed=5)
     assert head.shape == (3, 48, 40)
     assert head.dtype == np.complex64
@@ -20,7 +20,7 @@ def test_the_same_head_at_every_matrix_size():
     assert np.corrcoef(coarse.ravel(), averaged.ravel())[0, 1] > 0.98
 
 
-def test_background_is_empty_and_neighbouring_slices_are_alike():
+def test_background_is_empty_and_neighboring_slices_are_alike():
     head = np.abs(head_phantom((64, 64), num_slices=2))
     for corner in (head[:, :8, :8], head[:, -8:, :8], head[:, :8, -8:], head[:, -8:, -8:]):
         assert corner.max() == 0
