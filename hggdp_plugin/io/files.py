@@ -1,6 +1,7 @@
 """Files in and out: refused in one clear line, written beside the target and renamed when complete."""
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -31,11 +32,22 @@ class InputError(ValueError):
 
 
 #: Suffixes of the formats that images are written in.
-IMAGE_SUFFIXES = (".h5", ".nii", ".nii.gz", ".npy", ".cfl", ".png")
+IMAGE_SUFFIXES = (".h5", ".nii", ".nii.gz", ".npy", ".cfl", ".png", ".dcm")
+#: What stands for the suffix of a folder of DICOM images, whose name is given with a slash at its end.
+FOLDER = "/"
 
 
 def suffix_of(path: PathLike) -> str:
-    """Return the suffix that names the format of a file, in lower case; ``.nii.gz`` is one suffix."""
+    """Return the suffix that names the format of a file, in lower case; ``.nii.gz`` is one suffix.
+
+    Args:
+        path (path): The file, or with a slash at its end a folder.
+
+    Returns:
+        str: The suffix, or :data:`FOLDER`.
+    """
+    if os.fspath(path).endswith(("/", os.sep)):
+        return FOLDER
     name = Path(path).name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
@@ -75,7 +87,7 @@ def check_output(path: PathLike, inputs: Sequence[PathLike] = (), overwrite: boo
     """Check before the work whether an image can be written to a path.
 
     Args:
-        path (path): The image file to write.
+        path (path): The image file to write, or with a slash at its end the folder of DICOM images.
         inputs (sequence of path): Files that are read; none of them may be the output.
         overwrite (bool): Whether an existing file may be replaced.
 
@@ -84,17 +96,23 @@ def check_output(path: PathLike, inputs: Sequence[PathLike] = (), overwrite: boo
             the file exists or is an input.
     """
     suffix = suffix_of(path)
-    if suffix not in IMAGE_SUFFIXES:
+    if suffix not in (*IMAGE_SUFFIXES, FOLDER):
+        known = ", ".join(IMAGE_SUFFIXES)
         raise InputError(
-            path, f"no image format has the suffix {suffix!r}", f"choose one of {', '.join(IMAGE_SUFFIXES)}"
+            path, f"no image format has the suffix {suffix!r}", f"choose one of {known}, or a folder for DICOM (NAME/)"
         )
     if suffix.startswith(".nii"):
         check_package(path, "nibabel", "nifti", "NIfTI files")
+    if suffix in (".dcm", FOLDER):
+        check_package(path, "pydicom", "dicom", "DICOM files")
     folder = Path(path).parent
     if not folder.is_dir():
         raise InputError(path, "its folder does not exist", f"create {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(path, "permission denied to write to its folder", "choose another folder")
+    if suffix == FOLDER:
+        _check_folder(Path(path), overwrite)
+        return
     for target in files_of(path):
         if target.is_dir():
             raise InputError(target, "it is a folder", "choose another name")
@@ -102,6 +120,19 @@ def check_output(path: PathLike, inputs: Sequence[PathLike] = (), overwrite: boo
             raise InputError(target, "it is also an input", "choose another output name")
         if target.exists() and not overwrite:
             raise InputError(target, "it exists already", "choose another name, or allow it with --overwrite")
+
+
+def _check_folder(path: Path, overwrite: bool) -> None:
+    """Refuse to write a folder of DICOM images in place of anything else."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError(path, "it is a file", "choose another name for the folder")
+    content = list(path.iterdir())
+    if any(p.suffix.lower() != ".dcm" or not p.is_file() for p in content):
+        raise InputError(path, "the folder holds other files than DICOM images", "choose another name")
+    if content and not overwrite:
+        raise InputError(path, "it exists already", "choose another name, or allow it with --overwrite")
 
 
 def files_of(path: PathLike) -> tuple[Path, ...]:
@@ -115,7 +146,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
     """Give a temporary path beside a target, and rename what was written there if all went well.
 
     Args:
-        path (path): The target, whose suffix the temporary path keeps.
+        path (path): The target, whose suffix the temporary path keeps. With a slash at its end it is a folder, and the
+            temporary path an empty one.
 
     Yields:
         Path: Where to write.
@@ -123,19 +155,42 @@ def replacing(path: PathLike) -> Iterator[Path]:
     Raises:
         InputError: If the file could not be written; nothing is left behind.
     """
-    path = Path(path)
-    suffix = path.name[len(path.name) - len(suffix_of(path)) :]
+    is_folder, path = suffix_of(path) == FOLDER, Path(path)
+    suffix = "" if is_folder else path.name[len(path.name) - len(suffix_of(path)) :]
     temporary = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
     try:
+        if is_folder:
+            temporary.mkdir()
         yield temporary
-        for source, target in zip(files_of(temporary), files_of(path), strict=True):
-            with open(source, "rb") as file:  # otherwise a power failure may leave an empty file under the name
-                os.fsync(file.fileno())
-            os.replace(source, target)
+        if is_folder:
+            _replace_folder(temporary, path)
+        else:
+            for source, target in zip(files_of(temporary), files_of(path), strict=True):
+                _sync(source)
+                os.replace(source, target)
     except OSError as error:  # h5py and nibabel pass on errors of the operating system: disk full, quota, permission
         raise InputError(
             path, f"it could not be written ({error})", "free some space or choose another folder"
         ) from None
     finally:
-        for source in files_of(temporary):
-            source.unlink(missing_ok=True)
+        if is_folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            for source in files_of(temporary):
+                source.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Write a file to the disk: otherwise a power failure may leave an empty file under the name."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder of DICOM images, in place of one of an earlier run."""
+    for file in source.iterdir():
+        _sync(file)
+    _check_folder(target, overwrite=True)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(source, target)

@@ -5,7 +5,8 @@ import numpy as np
 from hggdp_plugin._typing import PathLike
 from hggdp_plugin.io.arrays import is_bart, read_array
 from hggdp_plugin.io.cfl import dims_to_image, image_to_dims, write_cfl
-from hggdp_plugin.io.files import InputError, check_output, replacing, suffix_of
+from hggdp_plugin.io.dicom import write_dicom
+from hggdp_plugin.io.files import FOLDER, InputError, check_output, replacing, suffix_of
 from hggdp_plugin.io.mrd.images import WINDOW_PERCENTILE, read_mrd_images, write_mrd_images
 from hggdp_plugin.io.nifti import read_nifti, write_nifti
 from hggdp_plugin.io.png import write_png
@@ -21,9 +22,10 @@ def write_image(
     overwrite: bool = False,
     history: str = "hggdp_plugin",
 ) -> None:
-    """Write an image in the format that the suffix names: .h5 (MRD), .nii, .nii.gz, .npy, .cfl or .png.
+    """Write an image in the format that the suffix names: .h5 (MRD), .nii, .nii.gz, .npy, .cfl, .png or .dcm.
 
-    The file appears under its name only when it is complete.
+    With a slash at its end the path is a folder, which gets a DICOM file per image. The output appears under its name
+    only when it is complete.
 
     Args:
         path (path): The file.
@@ -48,8 +50,9 @@ def write_image(
     window = (0.0, float(np.percentile(magnitude, WINDOW_PERCENTILE)))
     values = image.astype(np.complex64) if complex_ else magnitude
     suffix = suffix_of(path)
-    if suffix == ".png" and complex_:
-        raise InputError(path, "a PNG file holds no complex image", "choose another format, or write the magnitude")
+    if suffix in (".png", ".dcm", FOLDER) and complex_:
+        kind = "a PNG file holds" if suffix == ".png" else "DICOM images hold"
+        raise InputError(path, f"{kind} no complex image", "choose another format, or write the magnitude")
     with replacing(path) as temporary:
         if suffix == ".h5":
             write_mrd_images(temporary, values, raw, window, history)
@@ -59,6 +62,8 @@ def write_image(
             write_cfl(temporary, image_to_dims(values, raw is not None and raw.is_3d))
         elif suffix == ".png":
             write_png(temporary, magnitude, window, history, transpose=raw is not None and is_bart(raw.source))
+        elif suffix in (".dcm", FOLDER):
+            write_dicom(temporary, magnitude, raw, window, history)
         else:
             write_nifti(temporary, values, raw, history)
 

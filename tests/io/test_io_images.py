@@ -218,7 +218,7 @@ class TestTargets:
     @pytest.mark.parametrize(
         ("name", "expected"),
         [
-            ("image.dcm", "suffix"),
+            ("image.jpg", "suffix"),
             ("image", "suffix"),
             ("missing/image.h5", "folder does not exist"),
             ("d.h5", "folder"),
