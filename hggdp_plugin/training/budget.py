@@ -12,7 +12,14 @@ from hggdp_plugin.training.batches import BatchSource
 from hggdp_plugin.training.config import ConfigError, TrainConfig
 from hggdp_plugin.training.loss import denoising_loss
 from hggdp_plugin.training.progress import announce, describe_duration
-from hggdp_plugin.training.run import build_module, build_network, load_training_domains, rollout_cost
+from hggdp_plugin.training.run import (
+    build_module,
+    build_network,
+    load_training_domains,
+    rollout_cost,
+    training_device,
+    uses_bfloat16,
+)
 
 #: Channels of the networks to choose from, smallest first; each needs about twice the time of the one before.
 WIDTHS = ((16, 32, 48, 56), (32, 64, 96, 112), (48, 96, 144, 168), (64, 128, 192, 224))
@@ -87,7 +94,7 @@ def fit_to_budget(config: TrainConfig, seconds: float, given: Collection[str] = 
 
 def measure_pace(config: TrainConfig, source: BatchSource) -> float:
     """Measure the seconds of a training step on crops, on the device that a training would use."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = training_device()
     source.to(device)
     module = build_module(config, build_network(config), source, []).to(device)
     optimizer = module.configure_optimizers()["optimizer"]
@@ -97,7 +104,7 @@ def measure_pace(config: TrainConfig, source: BatchSource) -> float:
         if step == 1:
             start = time.monotonic()
         x = source.draw(config.batch_size, torch.Generator().manual_seed(step))
-        with torch.autocast(device.type, torch.bfloat16, enabled=not config.float32):
+        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config)):
             clean = module.denoiser.remove_phase(x)
             loss = denoising_loss(module.denoiser, clean, module.draw_sigma(len(x), noise), noise)
         optimizer.zero_grad()

@@ -131,7 +131,7 @@ class TrainConfig:
         learning_rate (float): Its peak.
         warmup (int): Steps in which the learning rate rises to it.
         seed (int): Seed of all randomness.
-        float32 (bool): Full precision instead of bfloat16 autocast.
+        float32 (bool): Full precision instead of bfloat16 autocast, which only processors with the instructions use.
         compile (bool): Compile the network: minutes at the start, for a GPU.
         devices (int or str): Number of GPUs or CPU processes, or ``"auto"``: all GPUs.
         max_time (float or None): Seconds after which this start stops and writes the prior as it is.

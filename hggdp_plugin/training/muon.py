@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hggdp_plugin.prior import has_bfloat16
+
 #: Learning rate of kernels over that of the other parameters: a step then changes a kernel of 128 channels by as much,
 #: in root mean square, as AdamW would.
 KERNEL_RATE = 7.0
@@ -83,9 +85,10 @@ class Muon(torch.optim.AdamW):
 def orthogonal(matrix: Tensor) -> Tensor:
     """Return matrices (..., m, n) with the same singular vectors and singular values between about 0.7 and 1.2.
 
-    Five Newton-Schulz iterations with the coefficients of Jordan et al., in bfloat16, which is exact enough.
+    Five Newton-Schulz iterations with the coefficients of Jordan et al., in bfloat16, which is exact enough, where the
+    processor has it.
     """
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if has_bfloat16(matrix.device) else matrix.float()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-30)

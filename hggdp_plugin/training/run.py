@@ -20,6 +20,7 @@ from hggdp_plugin.checkpoint import load_model, save_model
 from hggdp_plugin.models.network import ScoreNetwork
 from hggdp_plugin.models.refinenet import RefineNet
 from hggdp_plugin.models.unet import UNet, adapt
+from hggdp_plugin.prior import has_bfloat16
 from hggdp_plugin.training.augmentation import with_phase
 from hggdp_plugin.training.batches import BatchSource, Domain
 from hggdp_plugin.training.callbacks import Averaging, Checkpoints, Pictures, StopOnSignal
@@ -142,6 +143,16 @@ def build_module(
     )
 
 
+def training_device() -> torch.device:
+    """Return the kind of device that a training uses: GPUs if there are any."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def uses_bfloat16(config: TrainConfig) -> bool:
+    """Return whether a training computes in bfloat16: where the processor has it, if not told otherwise."""
+    return not config.float32 and has_bfloat16(training_device())
+
+
 def rollout_cost(module: ScoreTraining) -> float:
     """Return the time of the rollouts of a training step, relative to that of its crops, estimated by their pixels."""
     side = module.rollout_crop or module.source.crop
@@ -213,7 +224,7 @@ def load_training_domains(config: TrainConfig) -> list[Domain]:
     weights = {name: weight for name, weight in config.domain_weights.items() if name not in names}
     domains = load_domains(config.data, weights)
     if config.synthetic:
-        generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(config.seed)
+        generator = torch.Generator(training_device()).manual_seed(config.seed)
         for domain in synthetic_domains(config.synthetic, SYNTHETIC_SIZE, generator):
             domains.append(Domain(domain.name, domain.images, config.domain_weights.get(domain.name, 1.0)))
     if not any(domain.weight for domain in domains):
@@ -313,7 +324,7 @@ def _build_trainer(module: ScoreTraining, config: TrainConfig, stop: StopOnSigna
     try:
         return lightning.Trainer(
             devices=config.devices,
-            precision="32-true" if config.float32 else "bf16-mixed",
+            precision="bf16-mixed" if uses_bfloat16(config) else "32-true",
             max_steps=config.steps,
             max_epochs=-1,
             val_check_interval=config.validate_every,

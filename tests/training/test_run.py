@@ -433,6 +433,14 @@ def test_a_network_without_phase_is_trained_on_images_without_it(data, tmp_path,
     torch.testing.assert_close(seen[1], torch.stack([seen[0].norm(dim=1), torch.zeros(2, 16, 16)], dim=1))
 
 
+def test_processors_without_bfloat16_train_in_float32(data, tmp_path, monkeypatch):
+    path, float32 = tmp_path / "p.safetensors", tmp_path / "float32.safetensors"
+    assert main(arguments(data, float32, "--float32", "--steps", "2")) == 0
+    monkeypatch.setattr(run, "has_bfloat16", lambda device: False)
+    assert main(arguments(data, path, "--steps", "2")) == 0
+    assert_same_weights(path, float32)
+
+
 def test_another_seed_is_another_run(data, undisturbed, tmp_path):
     path = tmp_path / "p.safetensors"
     assert main(arguments(data, path, "-s", "4000000000")) == 0
