@@ -124,7 +124,7 @@ def vary_values(batch: Tensor, magnitude_only: Tensor | None, a: Augmentation, d
     if a.tissue_phase:
         amplitude = a.tissue_phase * draws.half() * draws.uniform(1, 1)
         curves = nonmonotone_curves(draws.uniform(CURVE_ORDER))
-        angle = angle + amplitude * evaluate_curves(curves, batch.norm(dim=1))
+        angle = angle + amplitude * evaluate_curves(curves, torch.hypot(*batch.unbind(1)))
     z = torch.complex(batch[:, 0], batch[:, 1]) * torch.polar(*torch.broadcast_tensors(gain, angle))
     return torch.stack([z.real, z.imag], dim=1)
 

@@ -66,7 +66,7 @@ def evaluate_curves(curves: Tensor, magnitude: Tensor) -> Tensor:
 
 def remap(batch: Tensor, curves: Tensor) -> Tensor:
     """Remap the magnitude of real images (n, 2, H, W) and keep their phase."""
-    magnitude = batch.norm(dim=1)
+    magnitude = torch.hypot(*batch.unbind(1))  # norm() along a strided axis takes ten times as long
     gain = evaluate_curves(curves, magnitude) / magnitude.clamp_min(1e-6)
     return batch * gain[:, None]
 
