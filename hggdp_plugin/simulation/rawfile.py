@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +47,7 @@ def write_raw(
     path: PathLike,
     scan: SimulatedScan,
     reference: NDArray[np.complex64],
-    attributes: Mapping[str, Any],
+    attributes: Mapping[str, object],
     geometry: ScanGeometry | None = None,
 ) -> None:
     """Write an ISMRMRD file; an existing one is replaced.
@@ -93,7 +92,7 @@ def make_header(scan: SimulatedScan, geometry: ScanGeometry) -> "ismrmrd.xsd.ism
     pixel = geometry.fov / scan.matrix[1]
     voxel = (pixel, pixel, geometry.thickness) if is_3d else (geometry.thickness, pixel, pixel)
 
-    def space(matrix: tuple[int, ...]) -> Any:
+    def space(matrix: tuple[int, ...]) -> "ismrmrd.xsd.encodingSpaceType":
         sizes = (1, *matrix)[-3:]
         z, y, x = (size * length for size, length in zip(sizes, voxel, strict=True))
         return xsd.encodingSpaceType(
@@ -101,7 +100,7 @@ def make_header(scan: SimulatedScan, geometry: ScanGeometry) -> "ismrmrd.xsd.ism
             fieldOfView_mm=xsd.fieldOfViewMm(x=x, y=y, z=z),
         )
 
-    def limit(count: int, center: int = 0) -> Any:
+    def limit(count: int, center: int = 0) -> "ismrmrd.xsd.limitType":
         return xsd.limitType(minimum=0, maximum=count - 1, center=center)
 
     ky_steps = len(scan.ky) if radial else scan.encoded_matrix[-2] - _missing_steps(scan)
@@ -144,7 +143,9 @@ def _acquisitions(scan: SimulatedScan, geometry: ScanGeometry) -> Iterator["ismr
         oversampling = scan.data.shape[-1] / max(scan.matrix)
     left, back, head = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # LPS: patient coordinates
     directions = (left, back, head) if scan.kz is None else (head, left, back)
-    common: dict[str, Any] = dict(zip(("read_dir", "phase_dir", "slice_dir"), directions, strict=True))
+    common: dict[str, tuple[float, ...] | float] = dict(
+        zip(("read_dir", "phase_dir", "slice_dir"), directions, strict=True)
+    )
     common["sample_time_us"] = geometry.dwell / oversampling
     counter = 1
     if scan.noise is not None:
