@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FOREIGN_KINDS = {
     ".npz": ("a NumPy archive", "save the array alone, with numpy.save"),
     ".mat": ("a MATLAB file", "save the array as .npy"),
-    ".dat": ("a raw file of Siemens", "convert it with siemens_to_ismrmrd"),
+    ".dat": ("raw data of Siemens", "reconstruct it with hggdp recon"),
     ".dcm": ("a DICOM file", "save the complex image as .npy"),
     ".ima": ("a DICOM file", "save the complex image as .npy"),
     ".nii": ("a NIfTI image", "give a .h5, .npy or .cfl file"),

@@ -61,27 +61,32 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--coils", type=positive, metavar="N", help="compress to N virtual coils")
     parser.add_argument("--calib-width", type=positive, metavar="N", help="width of the calibration region")
-    method = parser.add_argument_group("method")
-    method.add_argument(
+    _add_method_options(parser.add_argument_group("method"))
+    _add_machine_options(parser.add_argument_group("machine"))
+    return parser
+
+
+def _add_method_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--prior", help="name of a bundled prior, .safetensors file or published .pth (default: brain-t2)"
     )
-    method.add_argument(
+    group.add_argument(
         "--schedule",
         choices=("fast", "hggdp"),
         default="fast",
         help="one step per level, or the published 10 x 80",
     )
-    method.add_argument("-N", "--levels", type=positive, help="noise levels")
-    method.add_argument("-K", "--steps", type=positive, help="steps per level (hggdp only)")
-    method.add_argument(
+    group.add_argument("-N", "--levels", type=positive, help="noise levels")
+    group.add_argument("-K", "--steps", type=positive, help="steps per level (hggdp only)")
+    group.add_argument(
         "--reference-noise",
         "--published-noise",
         action="store_true",
         help="noise and data consistency exactly as in the published code (hggdp only; Cartesian data)",
     )
-    method.add_argument("-S", "--samples", type=positive, default=1, help="reconstructions to average (default 1)")
-    method.add_argument("-s", "--seed", type=natural, default=0, help="seed of the noise (default 0)")
-    method.add_argument(
+    group.add_argument("-S", "--samples", type=positive, default=1, help="reconstructions to average (default 1)")
+    group.add_argument("-s", "--seed", type=natural, default=0, help="seed of the noise (default 0)")
+    group.add_argument(
         "-r",
         "--noise-var",
         "--lamda",
@@ -90,22 +95,23 @@ def build_parser() -> argparse.ArgumentParser:
         help="noise variance of a complex k-space sample; 0: exact data consistency (default: 0 for one Cartesian coil,"
         " 0.5 if prewhitened, else estimated)",
     )
-    method.add_argument(
+    group.add_argument(
         "--max-cg-iter",
         type=positive,
         metavar="N",
         help="conjugate gradient iterations per step (default: 2 Chebyshev iterations, non-Cartesian 4)",
     )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument(
+
+
+def _add_machine_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "-g", "--gpu", type=int, nargs="?", const=0, metavar="ID", help="run on a GPU (-g alone: the first one)"
     )
-    machine.add_argument(
+    group.add_argument(
         "--batch-size", type=positive, metavar="N", help="slices at a time (default: what fits into the free memory)"
     )
-    machine.add_argument("--float32", action="store_true", help="run the network in full precision, not bfloat16")
-    machine.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")
-    return parser
+    group.add_argument("--float32", action="store_true", help="run the network in full precision, not bfloat16")
+    group.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")
 
 
 def _variance(text: str) -> float:
@@ -129,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _recon(argv: Sequence[str] | None) -> None:
     args = build_parser().parse_args(argv)
     set_quiet(args.quiet)
-    args.raw = input_file(args.raw, "raw data or k-space")
+    args.raw = input_file(args.raw, "raw data or k-space", (".dat",))
     args.mps = input_file(args.mps, "coil maps") if args.mps else None
     args.coord = input_file(args.coord, "a trajectory") if args.coord else None
     output = _output(args)

@@ -45,40 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what the input is (default: guessed from its axes and from where its energy is)",
     )
     parser.add_argument("--coils", type=int, default=8, help="number of coils simulated for an image (default 8)")
-    sampling = parser.add_argument_group("sampling")
-    sampling.add_argument(
-        "-m", "--mask", choices=("full", "uniform", "random", "poisson", "radial"), default="uniform", help=_MASKS
-    )
-    sampling.add_argument("-R", "--accel", type=float, default=4.0, help="acceleration (default 4)")
-    sampling.add_argument(
-        "--calib", type=int, default=24, help="fully sampled central lines; for poisson, a square (default 24)"
-    )
-    sampling.add_argument("--spokes", type=int, help="number of spokes, instead of -R (relative to Nyquist)")
-    sampling.add_argument(
-        "--angle", choices=("golden", "uniform"), default="golden", help="angle between spokes (default golden)"
-    )
-    sampling.add_argument(
-        "--oversampling", type=int, choices=(1, 2), default=1, help="readout oversampling (default 1)"
-    )
-    sampling.add_argument(
-        "--partial-fourier",
-        type=float,
-        default=1.0,
-        metavar="FRACTION",
-        help="acquired fraction of the lines, such as 0.75",
-    )
-    sampling.add_argument(
-        "--asymmetric-echo",
-        type=float,
-        default=1.0,
-        metavar="FRACTION",
-        help="acquired fraction of each line, such as 0.8",
-    )
-    sampling.add_argument(
-        "--volume",
-        action="store_true",
-        help="3D scan: the readout runs through the slices, both of their axes are phase encoded",
-    )
+    _add_sampling_options(parser.add_argument_group("sampling"))
     noise = parser.add_argument_group("noise")
     noise.add_argument(
         "--snr",
@@ -97,6 +64,40 @@ def build_parser() -> argparse.ArgumentParser:
         help="unit of the spokes: cycles per pixel (0.5 at the edge; default) or per field of view",
     )
     return parser
+
+
+def _add_sampling_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-m", "--mask", choices=("full", "uniform", "random", "poisson", "radial"), default="uniform", help=_MASKS
+    )
+    group.add_argument("-R", "--accel", type=float, default=4.0, help="acceleration (default 4)")
+    group.add_argument(
+        "--calib", type=int, default=24, help="fully sampled central lines; for poisson, a square (default 24)"
+    )
+    group.add_argument("--spokes", type=int, help="number of spokes, instead of -R (relative to Nyquist)")
+    group.add_argument(
+        "--angle", choices=("golden", "uniform"), default="golden", help="angle between spokes (default golden)"
+    )
+    group.add_argument("--oversampling", type=int, choices=(1, 2), default=1, help="readout oversampling (default 1)")
+    group.add_argument(
+        "--partial-fourier",
+        type=float,
+        default=1.0,
+        metavar="FRACTION",
+        help="acquired fraction of the lines, such as 0.75",
+    )
+    group.add_argument(
+        "--asymmetric-echo",
+        type=float,
+        default=1.0,
+        metavar="FRACTION",
+        help="acquired fraction of each line, such as 0.8",
+    )
+    group.add_argument(
+        "--volume",
+        action="store_true",
+        help="3D scan: the readout runs through the slices, both of their axes are phase encoded",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

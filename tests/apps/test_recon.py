@@ -240,3 +240,16 @@ def test_the_report_stands_beside_the_image(raw, prior, tmp_path, capsys):
     (tmp_path / "out.npy").unlink()
     assert main([*command, "--report", str(tmp_path / "out.pdf")]) == 2
     assert "give a .html file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.npz", "NumPy archive"), ("a.nii.gz", "NIfTI"), ("a.mat", "MATLAB")])
+def test_files_of_other_kinds_are_named(name, kind, tmp_path, capsys):
+    (tmp_path / name).write_bytes(b"content")
+    assert main([str(tmp_path / name), "-o", str(tmp_path / "out.npy")]) == 2
+    assert kind in capsys.readouterr().err
+
+
+def test_siemens_raw_data_reach_their_reader(tmp_path, capsys):
+    (tmp_path / "meas.dat").write_bytes(b"content")
+    assert main([str(tmp_path / "meas.dat"), "-o", str(tmp_path / "out.npy")]) == 2
+    assert "not raw data" not in capsys.readouterr().err
