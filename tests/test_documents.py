@@ -1,0 +1,59 @@
+"""Figures in README and docs are those that the benchmarks wrote."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+#: Columns and rows of the paper's Table I as benchmarks/table1.py names them.
+COLUMNS = {f"radial {percent} %": f"radial_{percent:03d}" for percent in (30, 25, 20, 10, 15)}
+COLUMNS |= {"random 15 %": "random_015", "lines 15 %": "cart_015"}
+ROWS = {
+    "HGGDPRecon, fast, 25 evaluations": "ours, fast",
+    "HGGDPRecon, fast, 50 levels": "ours, fast, 50 levels",
+    "HGGDPRecon, fast, mean of 2 samples": "ours, fast, mean of 2",
+    "HGGDPRecon, hggdp, 800 evaluations, first slice only": "ours, hggdp",
+}
+
+
+def results(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks/results" / f"{name}.json").read_text())
+
+
+def table(page: str, corner: str, column: str) -> dict[str, dict[str, str]]:
+    """The rows of the table that has a corner and a column, by their first cells."""
+    tables = re.findall(r"(?:^\|.*\n)+", (ROOT / page).read_text(), re.MULTILINE)
+    for text in tables:
+        header, _, *rows = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in text.splitlines()]
+        if header[0] == corner and column in header:
+            return {name: dict(zip(header[1:], cells, strict=True)) for name, *cells in rows}
+    raise AssertionError(f"{page} has no such table")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "hggdp_plugin/priors/brain-t2.md"])
+def test_multicoil(page):
+    measured = results("multicoil")["samplings"]
+    for method, cells in table(page, "PSNR (dB)", "radial, 40 spokes").items():
+        assert cells == {sampling: f"{measured[sampling][method][0]:.2f}" for sampling in cells}
+
+
+@pytest.mark.parametrize(("measure", "corner", "form"), [("psnr", "PSNR (dB)", "{:.2f}"), ("ssim", "SSIM", "{:.3f}")])
+def test_table_1(measure, corner, form):
+    rows = table("docs/results.md", corner, "lines 15 %")
+    measured = results("table1")["rows"]
+    rows = {ROWS.get(name, name): cells for name, cells in rows.items()}
+    assert rows.keys() >= measured["radial_030"].keys()
+    for method in measured["radial_030"]:
+        assert rows[method] == {name: form.format(measured[COLUMNS[name]][method][measure]) for name in COLUMNS}
+
+
+def test_example():
+    caption = " ".join((ROOT / "README.md").read_text().split())
+    measured = results("example")
+    names = {"zero-filled": "Zero-filled", "SENSE (SigPy)": "SENSE", "HGGDPRecon": "HGGDPRecon"}
+    for method, name in names.items():
+        assert f"{name} {measured['methods'][method]['psnr']:.1f} dB" in caption
+    assert f"takes {measured['seconds']:.0f} s" in caption
