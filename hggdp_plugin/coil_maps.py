@@ -1,84 +1,184 @@
 """Coil sensitivity maps from the center of k-space."""
 
+import logging
+
 import numpy as np
 import sigpy as sp
-import sigpy.mri as mr
 
+from hggdp_plugin import espirit
 from hggdp_plugin._typing import Array
 from hggdp_plugin.solvers import BatchConjugateGradient, run
 
+_logger = logging.getLogger(__name__)
+
 #: Largest calibration region that is used: larger ones cost time and change little.
 CALIB_WIDTH = 24
-#: Side of ESPIRiT's kernels. The calibration region must be larger.
-KERNEL_WIDTH = 6
+#: Smallest calibration region that ESPIRiT is used for.
+MIN_CALIB_WIDTH = 3
+#: Largest side of ESPIRiT's kernels in slices. In volumes, where a kernel has a third side: with few coils, with many.
+KERNEL_WIDTH, KERNEL_WIDTH_3D, KERNEL_WIDTH_3D_MANY = 6, 4, 3
+#: More coils than these are many.
+MANY_COILS = 32
+#: ESPIRiT's maps are used if they explain this fraction of the energy of the calibration region.
+MIN_EXPLAINED = 0.8
 
 
 def calibration_shape(calib_width: int | tuple[int, int], matrix: tuple[int, int]) -> tuple[int, int]:
     """Return the size of the calibration region that is used.
 
     Args:
-        calib_width (int or tuple of int): Fully sampled center of k-space: width, or height and width.
-        matrix (tuple of int): Size of k-space.
+        calib_width (int or tuple of ints): Fully sampled center of k-space: width, or height and width.
+        matrix (tuple of ints): Size of k-space.
 
     Returns:
-        tuple of int: Height and width, at most :data:`CALIB_WIDTH` and at most the matrix.
+        tuple of ints: Height and width, at most :data:`CALIB_WIDTH` and at most the matrix.
     """
     height, width = (calib_width, calib_width) if isinstance(calib_width, int | np.integer) else calib_width
     return min(int(height), CALIB_WIDTH, matrix[0]), min(int(width), CALIB_WIDTH, matrix[1])
 
 
-def espirit_maps(calib: Array, calib_width: int | tuple[int, int], device: sp.Device = sp.cpu_device) -> Array:
-    """Estimate the maps of one slice by ESPIRiT.
+def espirit_maps(
+    calib: Array, calib_width: int | tuple[int, int], device: sp.Device = sp.cpu_device, *, maps: int = 1
+) -> Array:
+    """Estimate the maps of slices by ESPIRiT.
+
+    The kernel follows from the size of the calibration region, about a third of it along each axis. Where the maps do
+    not explain the calibration data, which is logged, a smaller kernel is used, and at last coil images of low
+    resolution.
 
     Args:
-        calib (array): k-space (coils, H, W) whose center is fully sampled.
-        calib_width (int or tuple of int): Size of the fully sampled center, see :func:`calibration_shape`.
+        calib (array): k-space (..., coils, H, W) whose center is fully sampled.
+        calib_width (int or tuple of ints): Size of the fully sampled center, see :func:`calibration_shape`.
         device (Device): Where to compute.
+        maps (int): Sets of maps, 1, or 2 for soft-SENSE, where the field of view is smaller than the object.
 
     Returns:
-        array: complex64 (coils, H, W) on ``device``; sum of squares 1, or 0 outside the object.
+        array: complex64 (..., coils, H, W), or (..., maps, coils, H, W) for several, on ``device``. The sum of squares
+        is 1, and falls to 0 outside the object with the eigenvalue. Phases vary as little as possible.
 
     References:
-        Uecker, M., et al. (2014). ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI.
-        MRM, 71(3), 990-1001.
+        Uecker, M., et al. (2014). ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI. MRM, 71(3),
+        990-1001. How it is computed: :mod:`hggdp_plugin.espirit`.
     """
     calib = sp.to_device(calib, device)
+    *batch, coils, height, width = calib.shape
     with device:
         xp = device.xp
-        if len(calib) == 1:
-            return xp.ones(calib.shape, xp.complex64)
-        # SigPy's threshold is relative, but its iterations underflow at raw scanner units of 1e-7.
-        peak = xp.abs(calib).max()
-        calib = calib / xp.where(peak > 0, peak, 1)
-        width = min(calibration_shape(calib_width, calib.shape[-2:]))
-        # Where the first map, the phase reference, is 0, SigPy divides 0 by 0; replaced below.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mps = mr.app.EspiritCalib(
-                calib, calib_width=width, kernel_width=KERNEL_WIDTH, device=device, show_pbar=False
-            ).run()
-        return xp.nan_to_num(mps, nan=0, posinf=0, neginf=0).astype(xp.complex64)
+        if coils == 1:
+            mps = xp.zeros((*batch, maps, 1, height, width), xp.complex64)
+            mps[..., 0, :, :, :] = 1
+        else:
+            region = calibration_shape(calib_width, (height, width))
+            coarse = _coarse_maps(_center(calib.reshape(-1, *calib.shape[-3:]), region), (height, width), maps)
+            points = [espirit.positions(n, xp) for n in (height, width)]
+            mps = coarse.interpolate(points).reshape(*batch, maps, coils, height, width)
+        return mps[..., 0, :, :, :] if maps == 1 else mps
+
+
+class VolumeMaps:
+    """Maps of a volume by ESPIRiT in three dimensions, made section by section.
+
+    Better than maps of each section from its own data, much faster, and smooth along all axes.
+
+    Args:
+        center (array): Fully sampled center of k-space, (coils, d, h, w).
+        matrix (tuple of ints): Size of the volume (D, H, W).
+        device (Device): Where to compute.
+    """
+
+    def __init__(self, center: Array, matrix: tuple[int, int, int], device: sp.Device = sp.cpu_device) -> None:
+        self.device, self.matrix = device, matrix
+        region = tuple(min(n, m, CALIB_WIDTH) for n, m in zip(center.shape[1:], matrix, strict=True))
+        with device:
+            self._coarse = _coarse_maps(_center(sp.to_device(center, device)[None], region), matrix)
+
+    @classmethod
+    def along_readout(
+        cls, calib: Array, calib_width: int | tuple[int, int], device: sp.Device = sp.cpu_device
+    ) -> "VolumeMaps":
+        """Estimate the maps of all positions along the readout of a 3D Cartesian scan.
+
+        Args:
+            calib (array): k-space (positions, coils, H, W) whose center is fully sampled, in image space along the
+                readout.
+            calib_width (int or tuple of ints): Size of the fully sampled center, see :func:`calibration_shape`.
+            device (Device): Where to compute.
+
+        Returns:
+            VolumeMaps: Its sections are the positions.
+        """
+        positions, coils, height, width = calib.shape
+        region = calibration_shape(calib_width, (height, width))
+        center = sp.fft(sp.resize(calib, (positions, coils, *region)), axes=(0,)).swapaxes(0, 1)
+        return cls(center, (positions, height, width), device)
+
+    def __len__(self) -> int:
+        return self.matrix[0]
+
+    def __getitem__(self, section: int) -> Array:
+        """Return the maps of a section across the first axis, complex64 (coils, H, W) on the device."""
+        if not 0 <= section < len(self):
+            raise IndexError(f"section {section} of {len(self)}")
+        with self.device:
+            points = [espirit.positions(n, self.device.xp) for n in self.matrix]
+            points[0] = points[0][section : section + 1]
+            return self._coarse.interpolate(points)[0, 0, :, 0]
 
 
 def low_resolution_maps(kspace: Array, width: int = CALIB_WIDTH, device: sp.Device = sp.cpu_device) -> Array:
-    """Estimate the maps of one slice as smoothed coil images divided by their root sum of squares.
+    """Estimate maps as smoothed coil images divided by their root sum of squares.
 
-    Needs no fully sampled center, but the aliasing of a regularly undersampled one remains in the maps.
+    Needs no fully sampled center, but the aliasing of a regularly undersampled one remains in the maps
+    (:func:`low_resolution_maps_alias`).
 
     Args:
-        kspace (array): k-space (coils, H, W).
+        kspace (array): k-space (..., coils, H, W).
         width (int): Full width at half maximum of the window in k-space, a triangle along each axis.
         device (Device): Where to compute.
 
     Returns:
-        array: complex64 (coils, H, W) on ``device``, sum of squares 1.
+        array: complex64 (..., coils, H, W) on ``device``, sum of squares 1.
     """
     kspace = sp.to_device(kspace, device)
     with device:
         xp = device.xp
-        window = [np.clip(1 - abs(np.arange(n) - n // 2) / width, 0, None) for n in kspace.shape[-2:]]
-        images = sp.ifft(kspace * xp.asarray(np.outer(*window), xp.float32), axes=(-2, -1))
-        norm = xp.sqrt((abs(images) ** 2).sum(axis=0))
+        images = sp.ifft(kspace * xp.asarray(_triangles(kspace.shape[-2:], width)), axes=(-2, -1))
+        norm = xp.sqrt((abs(images) ** 2).sum(axis=-3, keepdims=True))
         return (images / xp.where(norm > 0, norm, 1)).astype(xp.complex64)
+
+
+def low_resolution_maps_alias(mask: Array, width: int = CALIB_WIDTH) -> bool:
+    """Return whether low-resolution maps alias: a center that is undersampled regularly, or nearly so.
+
+    Then a replica in the point spread function is almost as high as its main peak.
+
+    Args:
+        mask (array): Which samples were measured, bool (H, W).
+        width (int): Window, as in :func:`low_resolution_maps`.
+
+    Returns:
+        bool: Whether the maps alias.
+    """
+    shape = mask.shape
+    psf = abs(np.fft.ifft2(np.fft.ifftshift(sp.to_device(mask) * _triangles(shape, width))))
+    distance = [abs(np.fft.fftfreq(n)) * min(width, n) for n in shape]  # in widths of the main peak
+    replicas = psf[np.maximum(distance[0][:, None], distance[1]) > 1.5]
+    return bool(replicas.size and replicas.max() > 0.8 * psf[0, 0] > 0)
+
+
+def smooth_phase(mps: Array) -> Array:
+    """Choose the phases of maps so that they vary as little as possible, as :func:`espirit_maps` does.
+
+    Args:
+        mps (array): Maps, complex64 (coils, H, W).
+
+    Returns:
+        array: The maps times a phase in each pixel.
+    """
+    xp = sp.get_array_module(mps)
+    vectors = xp.ascontiguousarray(xp.moveaxis(mps, 0, -1))[None]
+    norm = xp.linalg.norm(vectors, axis=-1)
+    return xp.moveaxis(espirit.align(vectors, norm**2)[0] * norm[0, ..., None], -1, 0)
 
 
 def calibration_from_noncartesian(
@@ -88,21 +188,22 @@ def calibration_from_noncartesian(
 
     Args:
         kspace (array): k-space (coils, *k).
-        coord (array): Coordinates (*k, 2) in units of 1 / field of view.
+        coord (array): Coordinates (*k, 2) or (*k, 3) in units of 1 / field of view.
         width (int): Width of the region, and of the image in pixels.
         device (Device): Where to compute.
 
     Returns:
-        array: complex64 (coils, width, width) on ``device``.
+        array: complex64 (coils, width, width), for three coordinates (coils, width, width, width), on ``device``.
     """
     with device:
         xp = device.xp
         kspace, coord = sp.to_device(kspace, device), sp.to_device(coord, device)
         inside = (abs(coord) <= width / 2).all(axis=-1)
-        A = sp.linop.NUFFT((len(kspace), width, width), coord[inside])
+        ndim = coord.shape[-1]
+        A = sp.linop.NUFFT((len(kspace), *[width] * ndim), coord[inside])
         b = A.H(kspace[:, inside])
-        x = run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), max_iter=20))
-        return sp.fft(x, axes=(-2, -1))
+        x = run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), ndim=ndim, max_iter=20))
+        return sp.fft(x, axes=range(-ndim, 0))
 
 
 def combine_coils(
@@ -114,9 +215,9 @@ def combine_coils(
     """Combine fully sampled k-space of several coils to images, as a reconstruction with ESPIRiT maps sees them.
 
     Args:
-        kspace (array): k-space (..., coils, H, W) of one slice; leading axes are frames.
-        calib (array or None): k-space (coils, H, W) for the maps. None: ``kspace``, which then has no leading axes.
-        calib_width (int or tuple of int): Size of its fully sampled center, see :func:`calibration_shape`.
+        kspace (array): k-space (..., coils, H, W).
+        calib (array or None): k-space for the maps, of a shape that broadcasts to ``kspace``. None: ``kspace``.
+        calib_width (int or tuple of ints): Size of its fully sampled center, see :func:`calibration_shape`.
         device (Device): Where to compute.
 
     Returns:
@@ -126,3 +227,50 @@ def combine_coils(
     with device:
         images = sp.ifft(sp.to_device(kspace, device), axes=(-2, -1))
         return (mps.conj() * images).sum(axis=-3).astype(np.complex64)
+
+
+def _center(calib: Array, region: tuple[int, ...]) -> Array:
+    """Crop k-space (batch, coils, *matrix) to its center and scale each item to a maximum of 1."""
+    xp = sp.get_array_module(calib)
+    center = sp.resize(calib, (*calib.shape[:2], *region)).astype(xp.complex64)
+    peak = abs(center).max(axis=tuple(range(1, center.ndim)), keepdims=True)
+    return center / xp.where(peak > 0, peak, 1)
+
+
+def _kernels(region: tuple[int, ...], n_coils: int) -> list[tuple[int, ...] | None]:
+    """Return the kernels to try in turn for a calibration region, best first; None: no ESPIRiT."""
+    if min(region) < MIN_CALIB_WIDTH:
+        return [None]
+    largest = KERNEL_WIDTH
+    if len(region) == 3:
+        largest = KERNEL_WIDTH_3D if n_coils <= MANY_COILS else KERNEL_WIDTH_3D_MANY
+    # A third of the region leaves enough patches: for 5 to 24 lines within a few per cent of the best of all.
+    kernel = tuple(min(largest, max(2, (n + 1) // 3)) for n in region)
+    smaller = tuple(max(2, k // 2) for k in kernel)
+    return [kernel, None] if smaller == kernel else [kernel, smaller, None]
+
+
+def _coarse_maps(calib: Array, matrix: tuple[int, ...], n_sets: int = 1) -> espirit.CoarseMaps:
+    """Estimate maps from calibration regions (batch, coils, *region) by the first method that explains each."""
+    first, *others = _kernels(calib.shape[2:], calib.shape[1])
+    maps = espirit.coarse_maps(calib, first, matrix, n_sets)
+    empty = ~calib.reshape(len(calib), -1).any(axis=-1)
+    for kernel in others:
+        failed = np.flatnonzero(sp.to_device((maps.explained < MIN_EXPLAINED) & ~empty))
+        if not len(failed):
+            break
+        where = f"{len(failed)} of {len(calib)} slices" if len(matrix) == 2 else "the volume"
+        method = "low-resolution coil images" if kernel is None else f"a kernel of {_by(kernel)}"
+        _logger.warning("Maps: ESPIRiT does not explain the calibration region of %s; using %s there.", where, method)
+        maps.replace(failed.tolist(), espirit.coarse_maps(calib[failed.tolist()], kernel, matrix, n_sets))
+    return maps
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _triangles(shape: tuple[int, ...], width: int) -> Array:
+    """Return the window of :func:`low_resolution_maps`, float32."""
+    rows, columns = (np.clip(1 - abs(np.arange(n) - n // 2) / width, 0, None) for n in shape)
+    return np.outer(rows, columns).astype(np.float32)

@@ -4,7 +4,7 @@ import numpy as np
 import sigpy.mri as mr
 from numpy.typing import NDArray
 
-from hggdp_plugin.coil_maps import KERNEL_WIDTH, combine_coils
+from hggdp_plugin.coil_maps import combine_coils, smooth_phase
 
 
 def coil_maps(num_coils: int, shape: tuple[int, int]) -> NDArray[np.complex64]:
@@ -15,16 +15,16 @@ def coil_maps(num_coils: int, shape: tuple[int, int]) -> NDArray[np.complex64]:
         shape (tuple of ints): Matrix size (y, x).
 
     Returns:
-        array: complex64 (num_coils, y, x), whose squared magnitudes sum to 1 in every pixel. Phases are relative to
-        the first coil, as those of ESPIRiT are, so that images combined by either can be compared in phase.
+        array: complex64 (num_coils, y, x), whose squared magnitudes sum to 1 in every pixel. Phases vary as
+        little as possible, as those of ESPIRiT maps here do, so that images combined by either can be compared in
+        phase.
 
     Raises:
         ValueError: There is not at least one coil.
     """
     if num_coils < 1:
         raise ValueError(f"a scan needs at least one coil, got {num_coils}")
-    maps = mr.birdcage_maps((num_coils, *shape))
-    return (maps * np.exp(-1j * np.angle(maps[0]))).astype(np.complex64)
+    return smooth_phase(mr.birdcage_maps((num_coils, *shape)).astype(np.complex64))
 
 
 def combine(ksp: NDArray[np.complex64], calib: int = 24) -> tuple[NDArray[np.complex64], str]:
@@ -40,5 +40,5 @@ def combine(ksp: NDArray[np.complex64], calib: int = 24) -> tuple[NDArray[np.com
     Returns:
         tuple: The image, complex64 (y, x), and how it was combined: ``"espirit"``, or ``"single coil"``.
     """
-    image = combine_coils(ksp, calib_width=max(calib, KERNEL_WIDTH))
+    image = combine_coils(ksp, calib_width=calib)
     return image, "single coil" if len(ksp) == 1 else "espirit"

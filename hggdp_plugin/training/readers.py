@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from hggdp_plugin.coil_maps import KERNEL_WIDTH, combine_coils
+from hggdp_plugin.coil_maps import combine_coils
 from hggdp_plugin.io import InputError, RawData, read_array, read_raw
 from hggdp_plugin.io.nifti import read_nifti
 
@@ -165,9 +165,6 @@ def combine_scan(raw: RawData) -> np.ndarray:
             raw.source, f"{100 * sampled:.0f} % of its k-space was measured", "train on fully sampled scans"
         )
     images = np.zeros((*ksp.shape[:2], *raw.grid), np.complex64)
-    coils, width = ksp.shape[2], min(raw.grid)
-    if coils > 1 and width <= KERNEL_WIDTH:
-        raise InputError(raw.source, f"a matrix of {raw.grid} is too small for coil maps", "train on larger images")
     for slice_, calib in enumerate(raw.calib):
-        images[:, slice_] = combine_coils(ksp[:, slice_], calib, raw.calib_width)
+        images[:, slice_] = combine_coils(ksp[:, slice_], calib, raw.calib_shape)
     return images.reshape(-1, *raw.grid)

@@ -30,10 +30,13 @@ class CoilMapEstimator:
     def __init__(self, raw: RawData, calib_width: int | None = None, *, device: sp.Device = sp.cpu_device) -> None:
         self.raw, self.device = raw, device
         self.shape = (raw.n_coils, *raw.grid)
-        self.calib_width = calib_width or (coil_maps.CALIB_WIDTH if raw.calib is None else raw.calib_width)
+        given = calib_width or (coil_maps.CALIB_WIDTH if raw.calib is None else raw.calib_shape)
+        self.calib_shape = coil_maps.calibration_shape(given, (raw.grid[-2], raw.grid[-1]))
         self._has_several_frames = prod(raw.frame_shape[:4]) > 1
         self._cache: dict[int, Array] = {}
+        self._slab: tuple[int, coil_maps.VolumeMaps] | None = None
         _logger.info("Maps: %s.", self._method())
+        self._warn(calib_width)
 
     def __call__(self, slice_: int) -> Array:
         """Return the maps of a slice.
@@ -53,26 +56,58 @@ class CoilMapEstimator:
 
     @property
     def _uses_espirit(self) -> bool:
-        return self.calib_width > coil_maps.KERNEL_WIDTH
+        return min(self.calib_shape) >= coil_maps.MIN_CALIB_WIDTH
+
+    @property
+    def _in_slabs(self) -> bool:
+        return self.raw.calib is not None and self.raw.slice_axis == "x"
 
     def _method(self) -> str:
         """Describe how the maps are made."""
         if self.shape[0] == 1:
             return "one coil, assumed uniform"
         if self._uses_espirit:
-            width = min(self.calib_width, coil_maps.CALIB_WIDTH)
-            return f"ESPIRiT from the central {width} x {width} of k-space"
+            height, width = self.calib_shape
+            return f"ESPIRiT from the central {height} x {width} of k-space{' of each slab' if self._in_slabs else ''}"
         return "no fully sampled center; low-resolution coil images over their root sum of squares"
+
+    def _warn(self, calib_width: int | None) -> None:
+        """Warn of maps that will be wrong."""
+        raw = self.raw
+        if self.shape[0] == 1 or raw.calib_mask is None:
+            return
+        if self._uses_espirit:
+            if calib_width and any(n > m for n, m in zip(self.calib_shape, raw.calib_shape, strict=True)):
+                region = "{} x {}".format(*raw.calib_shape)
+                _logger.warning("Only %s of the center of k-space are fully sampled: the maps may alias.", region)
+        elif coil_maps.low_resolution_maps_alias(np.asarray(raw.calib_mask.any(axis=0))):
+            _logger.warning(
+                "There are no calibration lines, and k-space is undersampled regularly: the coil maps alias, and so "
+                "does the image. Give maps with --mps, or scan with calibration lines."
+            )
 
     def _estimate(self, slice_: int) -> Array:
         if self.shape[0] == 1:
             return np.ones(self.shape, np.complex64)
+        if self._uses_espirit and self._in_slabs:
+            return self._of_slab(slice_)
         calib = self._calibration(slice_)
         if self._uses_espirit:
-            mps = coil_maps.espirit_maps(calib, self.calib_width, self.device)
+            mps = coil_maps.espirit_maps(calib, self.calib_shape, self.device)
         else:
             mps = coil_maps.low_resolution_maps(calib, device=self.device)
         return sp.to_device(mps)
+
+    def _of_slab(self, slice_: int) -> Array:
+        """Estimate the maps of a position along the readout from the whole slab."""
+        calib = self.raw.calib
+        assert calib is not None
+        positions = self.raw.n_slices // self.raw.n_slabs
+        slab, position = divmod(slice_, positions)
+        if self._slab is None or self._slab[0] != slab:
+            part = calib[slab * positions : (slab + 1) * positions]
+            self._slab = slab, coil_maps.VolumeMaps.along_readout(part, self.calib_shape, self.device)
+        return sp.to_device(self._slab[1][position])
 
     def _calibration(self, slice_: int) -> Array:
         """Return the Cartesian calibration k-space (coils, y, x) of a slice."""
@@ -80,7 +115,7 @@ class CoilMapEstimator:
         if raw.calib is not None:
             return raw.calib[slice_]
         ksp, coord = raw.calibration_shots(slice_)
-        calib = coil_maps.calibration_from_noncartesian(ksp, coord, self.calib_width, self.device)
+        calib = coil_maps.calibration_from_noncartesian(ksp, coord, self.calib_shape[0], self.device)
         return sp.resize(calib, self.shape)
 
 

@@ -127,7 +127,7 @@ def test_array_options_that_do_not_fit(options, prior, tmp_path, capsys, monkeyp
 
 
 def test_coil_compression(raw, prior, tmp_path, capsys):
-    """With all coils the image is the same, but for the phase, which the first coil gives."""
+    """With all coils the image is the same, but for the phase, which the coils give."""
     maps = tmp_path / "maps.npy"
     np.save(maps, np.random.default_rng(0).standard_normal((2, 4, 64, 60)).astype(np.complex64))
     images = {}
