@@ -12,8 +12,7 @@ from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.interop import optional_array
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
-from hggdp_plugin.prox import DataConsistency, GradientConsistency
-from hggdp_plugin.sampling import build_posterior_sampler, build_sampler
+from hggdp_plugin.sampling import build_sampler
 from hggdp_plugin.schedule import HGGDP, Gibbs, NoiseSchedule
 from hggdp_plugin.validation import check_counts, check_reference_noise
 
@@ -111,27 +110,15 @@ class HGGDPRecon(sp.app.App):
         self.device = sp.Device(device)
         self.schedule = schedule or NoiseSchedule.fast()
         self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
-        reference_noise = isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise
-        if reference_noise:
+        if isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise:
             check_reference_noise(optional_array("mps", mps), optional_array("weights", weights), coord)
         self.problem = SenseProblem.build(
             y, mps, noise_var, weights, coord, device=self.device, coil_batch_size=coil_batch_size, comm=comm
         )
         with self.device:
-            alg = self._sampler(reference_noise, seed, max_cg_iter)
+            alg = build_sampler(self.prior, self.problem, self.schedule, seed, max_cg_iter)
         self._next_summary = 0.0
         super().__init__(alg, show_pbar and (comm is None or comm.rank == 0), leave_pbar)
-
-    def _sampler(self, reference_noise: bool, seed: int, max_cg_iter: int | None) -> sp.alg.Alg:
-        """Build the sampler."""
-        problem = self.problem
-        if isinstance(self.schedule.rule, Gibbs):
-            return build_posterior_sampler(self.prior, problem, self.schedule, seed, max_cg_iter)
-        if reference_noise:
-            consistency: DataConsistency = GradientConsistency(problem.A, problem.y, support=problem.support)
-        else:
-            consistency = problem.consistency(problem.conjugate_gradient(max_cg_iter) if max_cg_iter else None)
-        return build_sampler(self.prior, consistency, problem.start.copy(), self.schedule, seed)
 
     @property
     def image(self) -> Array:

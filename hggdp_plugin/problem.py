@@ -1,16 +1,17 @@
 """The SENSE problem behind a reconstruction: operator, scaled data, noise variance and data consistency."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._typing import Array, RandomGenerator
 from hggdp_plugin.interop import as_array, optional_array
-from hggdp_plugin.linops import FFT2, Sense, kspace_diagonal
+from hggdp_plugin.linops import FFT2, Sense, Stacked, kspace_diagonal
 from hggdp_plugin.memory import coils_at_a_time
 from hggdp_plugin.posterior import GaussianLikelihood
 from hggdp_plugin.prox import KSpaceReplacement, L2DataConsistency
+from hggdp_plugin.random import complex_normal
 from hggdp_plugin.scaling import estimate_noise, estimate_scale
 from hggdp_plugin.solvers import BatchConjugateGradient, Chebyshev, ConjugateGradient, Diagonal, Solver, run
 from hggdp_plugin.validation import check_arguments, check_counts
@@ -149,6 +150,29 @@ class SenseProblem:
             n_batch_axes=n_batch_axes,
         )
 
+    def resimulate(self, images: Array, noise_var: float | Array, rng: RandomGenerator) -> "SenseProblem":
+        """Return the same scan of other images, with new noise.
+
+        Args:
+            images (array): n images of maximum magnitude about 1 for each of ours, complex (n, ..., H, W).
+            noise_var (float or array): Noise variance E|n|^2 of a complex sample, as :attr:`noise_var`.
+            rng (Generator): NumPy or CuPy random generator, matching ``images``. The slices of a batch get the same
+                noise, so that none depends on the others.
+
+        Returns:
+            SenseProblem: The problem with a leading axis of n, and the scale and noise variance of this one.
+        """
+        n, batch = len(images), self.start.shape[:-2]
+        A = Stacked(self.A, n)
+        with sp.get_device(images):
+            xp = sp.get_array_module(images)
+            noise = complex_normal(rng, (n, *[1] * len(batch), *self.y.shape[len(batch) :]))
+            std = xp.broadcast_to(xp.sqrt(xp.asarray(noise_var, np.float32) / 2), (*batch, 1, 1))
+            y = A(images) + std.reshape(*batch, *[1] * (self.y.ndim - len(batch))) * noise
+            is_diagonal = isinstance(self.solver, Diagonal)
+            start = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS)
+        return replace(self, A=A, y=y, start=start, solver=_stack(self.solver, n))
+
     def conjugate_gradient(self, max_iter: int) -> Solver:
         """Return the solver with a number of conjugate gradient iterations, or the closed form where there is one."""
         if isinstance(self.solver, Diagonal):
@@ -172,6 +196,16 @@ def _place(
         sampled = (y != 0).any(axis=-3, keepdims=True).astype(np.float32)
         weights = sampled if weights is None else weights * sampled
     return y, mps, weights, None if coord is None else device.xp.ascontiguousarray(place(coord))
+
+
+def _stack(solver: Solver, n: int) -> Solver:
+    """Return the solver for n problems, stacked along a new leading axis."""
+    if isinstance(solver, Diagonal):
+        return Diagonal(Stacked(solver.transform, n), solver.diagonal)
+    if isinstance(solver, ConjugateGradient) and solver.approximation is not None:
+        form = solver.approximation
+        return replace(solver, approximation=Diagonal(Stacked(form.transform, n), form.diagonal))
+    return solver
 
 
 def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int) -> Array:

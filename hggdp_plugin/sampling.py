@@ -11,42 +11,56 @@ from hggdp_plugin.linops import Replicate, flips
 from hggdp_plugin.posterior import SplitGibbs
 from hggdp_plugin.prior import ScorePrior
 from hggdp_plugin.problem import SenseProblem
+from hggdp_plugin.prox import DataConsistency, GradientConsistency
 from hggdp_plugin.random import complex_uniform
 from hggdp_plugin.schedule import HGGDP, Gibbs, Langevin, NoiseSchedule
+from hggdp_plugin.solvers import Solver
 
 
 def build_sampler(
     prior: ScorePrior,
-    consistency: Callable[[float, Array], Array],
-    start: Array,
+    problem: SenseProblem,
     schedule: NoiseSchedule,
     seed: int = 0,
-) -> AnnealedLangevin | HGGDPSampler:
+    max_cg_iter: int | None = None,
+) -> AnnealedLangevin | HGGDPSampler | SplitGibbs:
     """Build the sampler that a schedule asks for.
 
     Args:
         prior (ScorePrior): The prior.
-        consistency (function): ``(alpha, x) -> x``, the data consistency of images.
-        start (array): Least-squares images (..., H, W), which is overwritten. The images of a batch get the same
-            noise, so that none depends on the others.
+        problem (SenseProblem): The problem. The images of a batch get the same noise, so that none depends on the
+            others.
         schedule (NoiseSchedule): Noise levels and step rule.
         seed (int): Seed of the noise.
+        max_cg_iter (None or int): Conjugate gradient iterations per step, where there is no closed form; None: what the
+            problem chooses.
 
     Returns:
         Alg: The sampler. Its ``x`` are images (..., H, W) or, for HGGDP and for Langevin dynamics with a prior of
         several views, views (..., K, H, W).
+
+    Raises:
+        ValueError: The levels of a schedule with the rule :class:`Gibbs` fall too fast.
     """
-    rng = sp.get_array_module(start).random.default_rng(seed)
-    n_batch_axes, K = start.ndim - 2, prior.views
-    R = Replicate(start.shape, K)
-    if isinstance(schedule.rule, HGGDP):
+    rule = schedule.rule
+    solver = problem.conjugate_gradient(max_cg_iter) if max_cg_iter else None
+    rng = sp.get_array_module(problem.start).random.default_rng(seed)
+    if isinstance(rule, Gibbs):
+        return _gibbs(prior, problem, schedule, rule, rng, solver)
+    if isinstance(rule, HGGDP) and rule.reference_noise:
+        consistency: DataConsistency = GradientConsistency(problem.A, problem.y, support=problem.support)
+    else:
+        consistency = problem.consistency(solver)
+    n_batch_axes, K = problem.start.ndim - 2, prior.views
+    start, R = problem.start.copy(), Replicate(problem.start.shape, K)
+    if isinstance(rule, HGGDP):
         views = start_image(R(start), schedule, rng, n_batch_axes)
         return HGGDPSampler(prior.denoise_views, consistency, views, schedule, rng, n_batch_axes)
     start = start_image(start, schedule, rng, n_batch_axes)
-    if isinstance(schedule.rule, Langevin) and K > 1:
+    if isinstance(rule, Langevin) and K > 1:
         prox = _on_views(consistency, R, K)
         return AnnealedLangevin(prior.denoise_views, prox, R(start), schedule, rng, n_batch_axes)
-    orientations = flips(start.shape) if schedule.rule.random_flips else [sp.linop.Identity(start.shape)]
+    orientations = flips(start.shape) if rule.random_flips else [sp.linop.Identity(start.shape)]
     order = np.random.default_rng(seed)
 
     def denoise(x: Array, sigma: float) -> Array:
@@ -56,37 +70,23 @@ def build_sampler(
     return AnnealedLangevin(denoise, consistency, start, schedule, rng, n_batch_axes)
 
 
-def build_posterior_sampler(
-    prior: ScorePrior, problem: SenseProblem, schedule: NoiseSchedule, seed: int = 0, max_cg_iter: int | None = None
+def _gibbs(
+    prior: ScorePrior,
+    problem: SenseProblem,
+    schedule: NoiseSchedule,
+    rule: Gibbs,
+    rng: RandomGenerator,
+    solver: Solver | None,
 ) -> SplitGibbs:
-    """Build the sampler that a schedule with the rule :class:`Gibbs` asks for.
-
-    Args:
-        prior (ScorePrior): The prior.
-        problem (SenseProblem): The problem. The images of a batch get the same noise, so that none depends on the
-            others.
-        schedule (NoiseSchedule): Noise levels and step rule.
-        seed (int): Seed of the noise.
-        max_cg_iter (None or int): Conjugate gradient iterations of a draw from the likelihood.
-
-    Returns:
-        SplitGibbs: The sampler, from the least-squares images.
-
-    Raises:
-        ValueError: The schedule has another rule, or its levels fall too fast.
-    """
-    if not isinstance(schedule.rule, Gibbs):
-        raise ValueError(f"schedule: drawing from the posterior needs the rule Gibbs, got {schedule.rule}")
-    rng = sp.get_array_module(problem.start).random.default_rng(seed)
+    """Build the sampler that draws from the posterior."""
     n_batch_axes = problem.start.ndim - 2
-    solver = problem.conjugate_gradient(max_cg_iter) if max_cg_iter else None
     return SplitGibbs(
         lambda x, sigma: prior.denoise(x, sigma, rng),
         problem.likelihood(rng, solver, n_batch_axes=n_batch_axes),
         problem.start.copy(),
         [schedule.sigma(i) for i in range(len(schedule))],
         rng,
-        ratio=schedule.rule.ratio,
+        ratio=rule.ratio,
         n_batch_axes=n_batch_axes,
     )
 

@@ -18,8 +18,6 @@ from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.io.cfl import read_cfl, write_cfl
 from hggdp_plugin.linops import FFT2, Sense, kspace_diagonal
 from hggdp_plugin.posterior import GaussianLikelihood, SplitGibbs, check_levels
-from hggdp_plugin.problem import SenseProblem
-from hggdp_plugin.sampling import build_posterior_sampler
 from hggdp_plugin.schedule import NoiseSchedule, geometric
 from hggdp_plugin.solvers import ConjugateGradient, Diagonal, run
 
@@ -384,11 +382,8 @@ def test_unsuitable_arguments_of_the_app_are_refused(measurement, prior):
     m = measurement
     with pytest.raises(ValueError, match="comm"):
         HGGDPRecon(m.y, m.mps, comm=object(), prior=prior, schedule=SHORT, show_pbar=False)
-    problem = SenseProblem.build(m.y, m.mps)
-    with pytest.raises(ValueError, match="needs the rule Gibbs"):
-        build_posterior_sampler(prior, problem, NoiseSchedule.fast())
     with pytest.raises(ValueError, match="use more levels"):
-        build_posterior_sampler(prior, problem, NoiseSchedule.posterior(levels=3))
+        HGGDPRecon(m.y, m.mps, prior=prior, schedule=NoiseSchedule.posterior(levels=3), show_pbar=False)
 
 
 def bart_samples(problem, folder, samples):
