@@ -176,9 +176,10 @@ def smooth_phase(mps: Array) -> Array:
         array: The maps times a phase in each pixel.
     """
     xp = sp.get_array_module(mps)
-    vectors = xp.ascontiguousarray(xp.moveaxis(mps, 0, -1))[None]
-    norm = xp.linalg.norm(vectors, axis=-1)
-    return xp.moveaxis(espirit.align(vectors, norm**2)[0] * norm[0, ..., None], -1, 0)
+    with sp.get_device(mps):
+        vectors = xp.ascontiguousarray(xp.moveaxis(mps, 0, -1))[None]
+        norm = xp.linalg.norm(vectors, axis=-1)
+        return xp.moveaxis(espirit.align(vectors, norm**2)[0] * norm[0, ..., None], -1, 0)
 
 
 def calibration_from_noncartesian(

@@ -134,7 +134,8 @@ def align(vectors: Array, energy: Array) -> Array:
     flat = vectors.reshape(len(vectors), -1, vectors.shape[-1])
     covariance = (flat * energy.reshape(len(vectors), -1, 1)).swapaxes(-1, -2) @ flat.conj()
     virtual = xp.stack([xp.linalg.eigh(c)[1][:, -1] for c in covariance])
-    virtual = virtual * virtual[:, :1].conj()
+    first = abs(virtual[:, :1])
+    virtual = virtual * xp.where(first > 0, virtual[:, :1].conj() / _nonzero(first), 1)
     reference = virtual.reshape(len(virtual), *[1] * (vectors.ndim - 2), -1)
     blurs = [_gaussian(n, xp) for n in vectors.shape[1:-1]]
 

@@ -85,6 +85,16 @@ def test_a_phase_of_a_coil_is_that_of_its_map(truth):
     np.testing.assert_allclose(got, coil_maps.espirit_maps(kspace, 24) * phases, atol=1e-3)
 
 
+@pytest.mark.parametrize("dead", [0, 3])
+def test_a_dead_coil_has_a_map_of_zero(truth, dead):
+    kspace = truth[2].copy()
+    kspace[dead] = 0
+    got = coil_maps.espirit_maps(kspace, 24)
+    np.testing.assert_allclose(got[dead], 0, atol=1e-5)
+    others = coil_maps.espirit_maps(np.delete(kspace, dead, axis=0), 24)
+    np.testing.assert_allclose(abs(np.delete(got, dead, axis=0)), abs(others), atol=1e-3)
+
+
 def test_a_batch_is_its_slices_and_empty_ones_are_zero(truth, device):
     kspace = truth[2]
     batch = np.stack([kspace, 0 * kspace, kspace[..., ::-1]])[:, None]

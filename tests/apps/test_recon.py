@@ -67,7 +67,7 @@ def test_same_seed_same_image_and_log_lines(raw, prior, tmp_path, capsys):
         assert main([str(raw), "-o", str(output), "--prior", prior, "-N", "4", "-s", seed, "--complex"]) == 0
     said = capsys.readouterr().out
     assert "4 coils" in said
-    assert "ESPIRiT from the central 16 x 16" in said
+    assert "ESPIRiT from the central 16 x 24" in said
     assert "Wrote" in said
     a, b, c = (np.load(output) for output in outputs)
     assert a.dtype == np.complex64
