@@ -4,13 +4,9 @@ import base64
 import html
 import io
 import json
-import logging
-import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
 import matplotlib.image
@@ -20,13 +16,12 @@ import sigpy as sp
 from hggdp_plugin._typing import Array, PathLike
 from hggdp_plugin.io import RawData
 from hggdp_plugin.io.files import replacing
+from hggdp_plugin.record import versions
 
 #: Frames that a report shows at most, evenly spaced: the file stays small enough for a browser.
 MAX_FRAMES = 200
 #: Images are shown from 0 to this percentile of all their magnitudes.
 WINDOW_PERCENTILE = 99.8
-#: Packages whose versions a report names.
-PACKAGES = ("hggdp_plugin", "sigpy", "torch", "numpy", "ismrmrd", "cupy")
 
 _FRAME_AXES = ("repetition", "contrast", "phase", "set", "slice")
 _TEMPLATE = Path(__file__).with_name("report.html")
@@ -82,7 +77,7 @@ def write_report(path: PathLike, report: Report) -> None:
         "log": "\n".join(html.escape(text) for _, text in report.messages),
         "facts": _table(report.facts),
         "seconds": _table({name: f"{value:.1f} s" for name, value in report.seconds.items()}),
-        "versions": _table(_versions()),
+        "versions": _table(versions()),
         "mask": "" if report.mask is None else _mask_figure(report.mask),
         "frames": json.dumps(_frames(report)),
     }
@@ -106,30 +101,6 @@ def zero_filled_image(raw: RawData) -> Array | None:
     for frame in np.ndindex(raw.frame_shape):  # one by one: all coil images at once would take a volume's memory again
         combined[frame] = np.linalg.norm(sp.ifft(raw.ksp[frame], axes=(-2, -1)), axis=0)
     return np.abs(raw.to_image(combined))
-
-
-@contextmanager
-def collected_log() -> Iterator[list[tuple[str, str]]]:
-    """Collect the log of the package, as pairs of level and text."""
-    messages: list[tuple[str, str]] = []
-    handler = _Collector(messages)
-    logger = logging.getLogger("hggdp_plugin")
-    logger.addHandler(handler)
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Collector(logging.Handler):
-    def __init__(self, messages: list[tuple[str, str]]) -> None:
-        super().__init__()
-        self.messages = messages
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.name == "hggdp_plugin.volume.progress":
-            return  # of no interest afterwards
-        self.messages.append((record.levelname, record.getMessage()))
 
 
 def _frames(report: Report) -> list[Mapping[str, object]]:
@@ -177,13 +148,3 @@ def _mask_figure(mask: Array) -> str:
 def _table(facts: Mapping[str, object]) -> str:
     rows = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in facts.items())
     return "".join(rows)
-
-
-def _versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hggdp_plugin.io.files import InputError
-from hggdp_plugin.report import MAX_FRAMES, Report, collected_log, write_report
+from hggdp_plugin.log import collected_log
+from hggdp_plugin.report import MAX_FRAMES, Report, write_report
 
 
 def frames_of(path):

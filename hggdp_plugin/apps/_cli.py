@@ -86,21 +86,55 @@ def log_on_screen() -> Iterator[None]:
         _PACKAGE_LOGGER.setLevel(level)
 
 
-def set_quiet(quiet: bool) -> None:
-    """Choose whether the screen shows only warnings and errors, for the rest of the command."""
+def set_quiet(quiet: bool, *, stdout_is_free: bool = True) -> None:
+    """Choose what the screen shows of the log, for the rest of the command.
+
+    Args:
+        quiet (bool): Show only warnings and errors.
+        stdout_is_free (bool): Whether information may go to standard output; otherwise it goes to standard error.
+    """
     for handler in _PACKAGE_LOGGER.handlers:
         if isinstance(handler, _ScreenHandler):
             handler.setLevel(logging.WARNING if quiet else logging.INFO)
+            handler.stdout_is_free = stdout_is_free
+
+
+@contextmanager
+def log_to_file(path: Path | None) -> Iterator[None]:
+    """Append the log of the package to a file while a command runs.
+
+    Args:
+        path (Path or None): The file; None: no file.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise InputError(path, f"the log cannot be written ({error})", "choose another file") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _PACKAGE_LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        _PACKAGE_LOGGER.removeHandler(handler)
+        handler.close()
 
 
 class _ScreenHandler(logging.Handler):
     """Prints information on stdout, warnings and errors on stderr, without damage to a progress bar."""
 
+    stdout_is_free = True
+
     def emit(self, record: logging.LogRecord) -> None:
         is_warning = record.levelno >= logging.WARNING
         text = f"{record.levelname.lower()}: {record.getMessage()}" if is_warning else record.getMessage()
         with _no_progress_bar():
-            print(text, file=sys.stderr if is_warning else sys.stdout, flush=True)
+            print(text, file=sys.stderr if is_warning or not self.stdout_is_free else sys.stdout, flush=True)
 
 
 def _no_progress_bar() -> AbstractContextManager[None]:

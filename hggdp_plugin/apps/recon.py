@@ -2,27 +2,42 @@
 
 import argparse
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hggdp_plugin.apps._cli import find_device, input_file, natural, positive, refusals, run, set_quiet, sole_writer
-from hggdp_plugin.io.files import InputError, check_output, suffix_of
+from hggdp_plugin.apps._cli import input_file, log_to_file, natural, positive, run, set_quiet, sole_writer
+from hggdp_plugin.io.files import FOLDER, InputError, check_output, suffix_of
+from hggdp_plugin.log import collected_log
 
 if TYPE_CHECKING:
-    from hggdp_plugin._typing import Array
+    from hggdp_plugin.apps._recon_job import ReconJob
     from hggdp_plugin.io import RawData
-    from hggdp_plugin.prior import ScorePrior
-    from hggdp_plugin.schedule import NoiseSchedule
 
 _logger = logging.getLogger("hggdp_plugin.apps.recon")  # whose name is __main__ under python -m
 
 _DESCRIPTION = """
-Reconstruct an ISMRMRD raw data file, or k-space from BART or NumPy: noise prewhitening, coil sensitivity maps by
-ESPIRiT, annealed Langevin dynamics on a learned prior with data consistency at every step.
+Reconstruct ISMRMRD or Siemens raw data, or k-space from BART or NumPy: noise prewhitening, coil sensitivity maps by
+ESPIRiT, annealed Langevin dynamics on a learned prior with data consistency at every step. Beside each image a record
+of what was read, estimated and used is written as JSON.
 """
+
+#: Standard input or output.
+PIPE = "-"
+#: Formats of images by the names that --format takes, and their suffixes.
+FORMATS = {
+    "h5": ".h5",
+    "nii.gz": ".nii.gz",
+    "nii": ".nii",
+    "npy": ".npy",
+    "cfl": ".cfl",
+    "png": ".png",
+    "dicom": FOLDER,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,16 +45,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hggdp recon", description=_DESCRIPTION)
     parser.add_argument(
         "raw",
+        nargs="+",
         type=Path,
-        help="raw data: ISMRMRD (.h5) or Siemens (.dat), or k-space in .npy or .cfl (BART, also without the suffix)",
+        help="raw data: ISMRMRD (.h5) or Siemens (.dat), or k-space in .npy or .cfl (BART, also without the suffix);"
+        " several are reconstructed one after the other; -: an MRD stream from standard input",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
-        help="image to write: .h5 (ISMRMRD), .nii.gz, .npy, .cfl or .png (default: RAW_hggdp in the input's format)",
+        help="image to write: .h5 (ISMRMRD), .nii.gz, .npy, .cfl, .png or .dcm; with a slash at its end a folder of"
+        " DICOM images; -: an MRD stream to standard output (default: RAW_hggdp in the input's format)",
+    )
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for the images, made if necessary")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="format of images that -o does not name (dicom: a folder for each input)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="append the log to a file, whatever the screen shows")
     parser.add_argument(
         "--complex", action="store_true", help="write the complex image (.cfl: always), not its magnitude"
     )
@@ -132,171 +154,129 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run("recon", _recon, argv)
 
 
-def _recon(argv: Sequence[str] | None) -> None:
+def _recon(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
-    set_quiet(args.quiet)
-    args.raw = input_file(args.raw, "raw data or k-space", (".dat",))
+    _check_options(args)
+    args.raw = [raw if str(raw) == PIPE else input_file(raw, "raw data or k-space", (".dat",)) for raw in args.raw]
     args.mps = input_file(args.mps, "coil maps") if args.mps else None
     args.coord = input_file(args.coord, "a trajectory") if args.coord else None
-    output = _output(args)
-    inputs = [path for path in (args.raw, args.mps, args.coord) if path]
-    check_output(output, inputs=inputs, overwrite=args.overwrite)
-    if args.report is None:
-        with sole_writer(output):
-            _reconstruct(args, output)
-        return
-    if args.report.suffix.lower() not in (".html", ".htm") or not args.report.resolve().parent.is_dir():
+    outputs = [_output(args, raw) for raw in args.raw]
+    set_quiet(args.quiet, stdout_is_free=PIPE not in outputs)
+    _check_outputs(args, outputs)
+    job: ReconJob | None = None
+    failures = 0
+    with log_to_file(args.log):
+        for path, output in zip(args.raw, outputs, strict=True):
+            start = time.monotonic()
+            try:
+                with nullcontext() if output == PIPE else sole_writer(Path(output)), collected_log() as messages:
+                    raw = _read(args, path)
+                    _check_number_of_images(raw, output)
+                    _logger.info(raw.summary())
+                    job = job or _job(args)
+                    job.run(raw, path, output, messages, start)
+            except (InputError, OSError) as error:
+                if len(outputs) == 1:
+                    raise
+                _logger.error("%s", error)
+                failures += 1
+    return 2 if failures else 0
+
+
+def _job(args: argparse.Namespace) -> "ReconJob":
+    """Prepare the reconstruction, after the first input was read: an unusable one is answered before the imports."""
+    from hggdp_plugin.apps._recon_job import ReconJob
+
+    return ReconJob(args)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that only make sense for one input, or do not go together."""
+    if args.raw.count(Path(PIPE)) and len(args.raw) > 1:
+        raise InputError(PIPE, "standard input is one measurement", "give it alone")
+    for option in ("output", "report"):
+        if getattr(args, option) is not None and len(args.raw) > 1:
+            problem = f"there are {len(args.raw)} inputs"
+            raise InputError(f"--{option}", problem, "give one, or choose names with --output-dir and --format")
+    if args.output is not None and (args.output_dir or args.format):
+        raise InputError("--output", "--output-dir and --format name the image too", "give either")
+    if args.report is not None and (
+        args.report.suffix.lower() not in (".html", ".htm") or not args.report.resolve().parent.is_dir()
+    ):
         raise InputError("--report", f"cannot write {args.report}", "give a .html file in a folder that exists")
-    from hggdp_plugin.report import collected_log
-
-    with sole_writer(output), collected_log() as messages:
-        _reconstruct(args, output, messages)
 
 
-def _reconstruct(args: argparse.Namespace, output: Path, messages: "list[tuple[str, str]] | None" = None) -> None:
-    from hggdp_plugin.io import write_image
-    from hggdp_plugin.volume.reconstruct import reconstruct
-    from hggdp_plugin.volume.resume import ResumeStore
-
-    start = time.monotonic()
-    device = find_device(args.gpu)
-    raw = _read(args)
-    seconds = {"reading": time.monotonic() - start}
-    _logger.info(raw.summary())
-    prior, schedule = _method(args)
-    raw, mps = _coils(args, raw)
-    if args.reference_noise:
-        _check_reference_noise(raw, mps)
-    begin = time.monotonic()
-    store = ResumeStore(output.with_name(f"{output.name}.part"))
-    image = reconstruct(
-        raw,
-        mps,
-        args.noise_var,
-        prior=prior,
-        schedule=schedule,
-        samples=args.samples,
-        seed=args.seed,
-        max_cg_iter=args.max_cg_iter,
-        calib_width=args.calib_width,
-        batch_size=args.batch_size,
-        device=device,
-        resume=store,
-        show_pbar=not args.quiet,
-    )
-    seconds["maps and reconstruction"] = time.monotonic() - begin
-    history = f"hggdp_plugin {args.schedule}, {schedule.evaluations} evaluations, seed {args.seed}"
-    keep_phase = args.complex or suffix_of(output) == ".cfl"  # BART's images are complex
-    write_image(output, image, raw=raw, complex_=keep_phase, overwrite=args.overwrite, history=history)
-    store.remove()
-    _logger.info("Wrote %s in %.1f s.", output, time.monotonic() - start)
-    if messages is not None:
-        _write_report(args, raw, image, messages, seconds, history)
+def _output(args: argparse.Namespace, raw: Path) -> str:
+    """Return the output of an input. For BART arrays the suffix may be left out, as BART does."""
+    from_bart = suffix_of(raw) in (".cfl", ".hdr")
+    if args.output is not None:
+        without_suffix = not Path(args.output).suffix and suffix_of(args.output) != FOLDER and args.output != PIPE
+        return f"{args.output}.cfl" if from_bart and without_suffix else str(args.output)
+    if str(raw) == PIPE and args.output_dir is None:
+        return PIPE
+    suffix = ".cfl" if from_bart else ".npy" if suffix_of(raw) == ".npy" else ".h5"
+    suffix = FORMATS[args.format] if args.format else suffix
+    folder = args.output_dir or raw.parent
+    return str(folder / f"{'stream' if str(raw) == PIPE else raw.stem}_hggdp") + suffix
 
 
-def _write_report(
-    args: argparse.Namespace,
-    raw: "RawData",
-    image: "Array",
-    messages: list[tuple[str, str]],
-    seconds: dict[str, float],
-    history: str,
-) -> None:
-    from hggdp_plugin.checkpoint import DEFAULT_PRIOR
-    from hggdp_plugin.report import Report, write_report, zero_filled_image
-
-    first = next(zip(*raw.measured_frames.nonzero(), strict=True))
-    report = Report(
-        title=args.raw.name,
-        image=image,
-        zero_filled=zero_filled_image(raw),
-        mask=None if raw.mask is None else raw.mask[first],
-        messages=messages,
-        facts={"method": history, "prior": args.prior or DEFAULT_PRIOR, "samples averaged": args.samples},
-        seconds=seconds,
-    )
-    write_report(args.report, report)
-    _logger.info("Wrote %s.", args.report)
+def _check_outputs(args: argparse.Namespace, outputs: list[str]) -> None:
+    """Check before any work whether all images can be written."""
+    if args.output_dir is not None:
+        try:
+            args.output_dir.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(args.output_dir, f"the folder cannot be made ({error})", "choose another") from None
+    inputs = [path for path in (*args.raw, args.mps, args.coord) if path]
+    for number, output in enumerate(outputs):
+        if output in outputs[:number]:
+            problem = f"it is the output of both {args.raw[outputs.index(output)]} and {args.raw[number]}"
+            raise InputError(output, problem, "reconstruct them apart")
+        if output != PIPE:
+            check_output(output, inputs=inputs, overwrite=args.overwrite)
 
 
-def _output(args: argparse.Namespace) -> Path:
-    """Return the output file. For BART arrays the suffix may be left out, as BART does."""
-    from_bart = suffix_of(args.raw) in (".cfl", ".hdr")
-    if args.output is None:
-        suffix = ".cfl" if from_bart else ".npy" if suffix_of(args.raw) == ".npy" else ".h5"
-        return args.raw.with_name(f"{args.raw.stem}_hggdp{suffix}")
-    if from_bart and not args.output.suffix:
-        return args.output.with_name(f"{args.output.name}.cfl")
-    return args.output
+def _read(args: argparse.Namespace, path: Path) -> "RawData":
+    """Read an input, by what its suffix says.
 
+    Args:
+        args (Namespace): The parsed options.
+        path (Path): Raw data or k-space, or ``-`` for standard input.
 
-def _read(args: argparse.Namespace) -> "RawData":
+    Returns:
+        RawData: The measurement.
+
+    Raises:
+        InputError: If the input cannot be used, or an option does not go with it.
+    """
     from hggdp_plugin import io
 
-    is_array, is_twix = suffix_of(args.raw) in io.ARRAY_SUFFIXES, suffix_of(args.raw) == ".dat"
+    suffix = suffix_of(path)
+    is_array, is_mrd = suffix in io.ARRAY_SUFFIXES, suffix not in (*io.ARRAY_SUFFIXES, ".dat") and str(path) != PIPE
     if args.coord and not is_array:
-        raise InputError("--coord", "raw data files contain their own trajectory", "leave it out")
+        raise InputError("--coord", "raw data contain their own trajectory", "leave it out")
     for option in ("group", "encoding"):
-        if getattr(args, option) is not None and (is_array or is_twix):
+        if getattr(args, option) is not None and not is_mrd:
             raise InputError(f"--{option}", f"only ISMRMRD files have {option}s", "leave it out")
-    if is_twix:
-        return io.read_twix(args.raw)
-    if not is_array:
-        return io.read_raw(args.raw, args.group, args.encoding)
-    if args.coord is None:
-        return io.read_kspace(args.raw)
-    return io.read_kspace(args.raw, args.coord, mps=args.mps)
+    if str(path) == PIPE:
+        from hggdp_plugin.io.mrd.stream import read_pipe
+
+        return read_pipe(sys.stdin.buffer)
+    if suffix == ".dat":
+        return io.read_twix(path)
+    if is_mrd:
+        return io.read_raw(path, args.group, args.encoding)
+    return io.read_kspace(path, args.coord, mps=args.mps)
 
 
-def _method(args: argparse.Namespace) -> "tuple[ScorePrior, NoiseSchedule]":
-    """Load the prior and build the schedule that the options ask for."""
-    from hggdp_plugin.checkpoint import DEFAULT_PRIOR
-    from hggdp_plugin.prior import load_prior
-    from hggdp_plugin.schedule import NoiseSchedule
-
-    with refusals("--prior", "recon"):
-        prior = load_prior(args.prior or DEFAULT_PRIOR, autocast=not args.float32)
-    options = {name: value for name in ("levels", "steps") if (value := getattr(args, name)) is not None}
-    with refusals("--schedule", "recon"):
-        if args.schedule == "hggdp":
-            return prior, NoiseSchedule.hggdp(**options, reference_noise=args.reference_noise)
-        if args.reference_noise:
-            raise ValueError("--reference-noise requires --schedule hggdp")
-        if "steps" in options:
-            raise ValueError("--steps requires --schedule hggdp; the fast schedule makes one step per level")
-        return prior, NoiseSchedule.fast(**options)
-
-
-def _check_reference_noise(raw: "RawData", mps: "Array | None") -> None:
-    """Refuse data that the published sampler is not made for, before the reconstruction."""
-    from hggdp_plugin.validation import check_reference_noise
-
-    with refusals("--reference-noise", "recon"):
-        check_reference_noise(mps, None, raw.coord)
-
-
-def _coils(args: argparse.Namespace, raw: "RawData") -> "tuple[RawData, Array | None]":
-    """Return the measurement in the coils that the options ask for, and the coil maps if they are given."""
-    from hggdp_plugin.coil_compression import compress_coils
-    from hggdp_plugin.volume.calibration import to_virtual_coils
-
-    mps = _given_maps(args.mps, raw) if args.mps else None
-    if args.coils:
-        with refusals("--coils", "recon"):
-            raw, matrix = to_virtual_coils(raw, args.coils)
-        mps = None if mps is None else compress_coils(matrix, mps)
-    return raw, mps
-
-
-def _given_maps(path: Path, raw: "RawData") -> "Array":
-    from hggdp_plugin.io import read_maps
-
-    mps = read_maps(path, raw.slice_axis)
-    shape = (raw.n_coils, *raw.grid)
-    if mps.shape not in ((1, *shape), (raw.n_slices, *shape)):
-        expected = f"(coils, y, x) = {shape}, or the same with {raw.n_slices} slices in front"
-        raise InputError(path, f"maps of shape {mps.shape}, expected {expected}", "use maps of this measurement")
-    return mps
+def _check_number_of_images(raw: "RawData", output: str) -> None:
+    n_images = math.prod(raw.frame_shape[:4]) * raw.image_shape.z
+    if suffix_of(output) == ".dcm" and n_images > 1:
+        raise InputError(
+            output,
+            f"there are {n_images} images, a DICOM file holds one",
+            f"give a folder ({Path(output).stem}{FOLDER})",
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Reconstruct a whole measurement: coil maps, slices in batches, samples."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 import sigpy as sp
@@ -15,6 +16,7 @@ from hggdp_plugin.interop import torch_device
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.prior import ScorePrior, load_prior
+from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.volume.batching import BatchSize, choose_batch_size
 from hggdp_plugin.volume.calibration import CoilMapEstimator
@@ -26,6 +28,10 @@ _logger = logging.getLogger(__name__)
 #: Noise variance assumed for prewhitened data, whose variance is 1. On validation data half of it gives a higher PSNR
 #: than all of it (benchmarks/noise.py).
 WHITENED_NOISE_VAR = 0.5
+
+
+#: Is told the index of each frame of a batch, and the problem that was solved.
+BatchObserver: TypeAlias = Callable[[Sequence[tuple[int, ...]], SenseProblem], None]
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ def reconstruct(
     device: sp.Device = sp.cpu_device,
     resume: ResumeStore | None = None,
     show_pbar: bool = True,
+    on_batch: BatchObserver | None = None,
 ) -> Array:
     """Reconstruct all slices and frames of a measurement.
 
@@ -95,6 +102,8 @@ def reconstruct(
         resume (ResumeStore or None): Store of finished batches. With it, the same call after an interruption continues
             and gives the same image bit for bit.
         show_pbar (bool): Show a progress bar, or log the progress where there is no terminal.
+        on_batch (function or None): Called for each batch that is reconstructed, with the index of each of its frames
+            and the problem that was solved.
 
     Returns:
         array: complex64 image (repetition, contrast, phase, set, slice, y, x) with the matrix that the header asks for.
@@ -134,7 +143,7 @@ def reconstruct(
         maps = np.broadcast_to(mps, (raw.n_slices, raw.n_coils, *raw.grid)).__getitem__
     progress = Progress(len(frames), size.slices, show_pbar)
     try:
-        return raw.to_image(_all_batches(raw, frames, maps, options, size, resume, progress))
+        return raw.to_image(_all_batches(raw, frames, maps, options, size, resume, progress, on_batch))
     except KeyboardInterrupt:
         if resume:
             _logger.info("Interrupted: %s keeps the finished slices; the same command continues.", resume.folder)
@@ -182,6 +191,7 @@ def _all_batches(
     size: BatchSize,
     resume: ResumeStore | None,
     progress: Progress,
+    on_batch: BatchObserver | None,
 ) -> Array:
     """Reconstruct the frames with the given numbers, batch by batch; the others are zero.
 
@@ -196,7 +206,8 @@ def _all_batches(
             flat[batch] = resume.load(start)
             progress.skip(len(batch))
             continue
-        flat[batch] = _batch(raw, np.unravel_index(batch, raw.frame_shape), maps, options, size.coils, progress)
+        index = np.unravel_index(batch, raw.frame_shape)
+        flat[batch] = _batch(raw, index, maps, options, size.coils, progress, on_batch)
         if resume:
             resume.save(start, flat[batch])
         progress.finish_batch()
@@ -210,6 +221,7 @@ def _batch(
     options: SamplingOptions,
     coil_batch_size: int,
     progress: Progress,
+    on_batch: BatchObserver | None,
 ) -> Array:
     """Reconstruct one batch: the mean of its samples.
 
@@ -220,6 +232,7 @@ def _batch(
         options (SamplingOptions): How to reconstruct.
         coil_batch_size (int): Coils at a time.
         progress (Progress): Progress of the volume.
+        on_batch (function or None): Is told the frames and the problem.
 
     Returns:
         array: complex64 (frames, *grid).
@@ -248,4 +261,6 @@ def _batch(
         if isinstance(app, BatchRecon):
             app.progress, app.slices_per_update = progress, n_frames / options.samples / app.alg.max_iter
         image += sp.to_device(app.run()) / options.samples
+        if on_batch is not None and sample == 0:
+            on_batch(list(zip(*index, strict=True)), app.problem)
     return image

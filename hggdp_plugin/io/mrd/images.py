@@ -104,9 +104,23 @@ def mrd_images(image: np.ndarray, raw: RawData, history: str) -> list["ismrmrd.I
     """
     magnitude = np.abs(image)
     gray = np.rint(magnitude * (MAX_GRAY / (magnitude.max() or 1))).astype(np.int16)
-    window = (0.0, float(np.percentile(gray, WINDOW_PERCENTILE)))
-    headers = image_headers(gray, raw).reshape(-1)
-    data = gray.reshape(len(headers), 1, -1, *gray.shape[-2:])
+    return image_objects(gray, raw, (0.0, float(np.percentile(gray, WINDOW_PERCENTILE))), history)
+
+
+def image_objects(image: np.ndarray, raw: RawData, window: tuple[float, float], history: str) -> list["ismrmrd.Image"]:
+    """Make MRD images for sending, with the values as they are.
+
+    Args:
+        image (array): Image (repetition, contrast, phase, set, slice, y, x), int16, float32 or complex64.
+        raw (RawData): The measurement that the image was made of.
+        window (tuple of float): Lower and upper end of the gray scale.
+        history (str): How the image was made.
+
+    Returns:
+        list of ismrmrd.Image: One per slice, or per volume in 3D, with data (1, z, y, x).
+    """
+    headers = image_headers(image, raw).reshape(-1)
+    data = image.reshape(len(headers), 1, -1, *image.shape[-2:])
     return [
         ismrmrd.Image(header.tobytes(), image_meta(header, window, history), data=values)
         for header, values in zip(headers, data, strict=True)

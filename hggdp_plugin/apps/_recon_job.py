@@ -1,0 +1,181 @@
+"""One reconstruction of ``hggdp recon`` after another: reconstruct and write what was read."""
+
+import argparse
+import logging
+import sys
+import time
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hggdp_plugin import io
+from hggdp_plugin._typing import Array
+from hggdp_plugin.apps._cli import find_device, refusals
+from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.coil_compression import compress_coils
+from hggdp_plugin.io.files import InputError, suffix_of
+from hggdp_plugin.io.mrd.images import WINDOW_PERCENTILE
+from hggdp_plugin.io.mrd.stream import write_pipe
+from hggdp_plugin.prior import ScorePrior, load_prior
+from hggdp_plugin.record import Record, describe, prior_digest
+from hggdp_plugin.report import Report, write_report, zero_filled_image
+from hggdp_plugin.schedule import NoiseSchedule
+from hggdp_plugin.validation import check_reference_noise
+from hggdp_plugin.volume.calibration import to_virtual_coils
+from hggdp_plugin.volume.reconstruct import reconstruct
+from hggdp_plugin.volume.resume import ResumeStore
+
+_logger = logging.getLogger(__name__)
+
+
+class ReconJob:
+    """Reconstructions with the options of one command line.
+
+    Args:
+        args (Namespace): The parsed options.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.device = find_device(args.gpu)
+
+    @cached_property
+    def prior(self) -> ScorePrior:
+        """The prior that the options ask for; loaded after the first input was read, so that bad files answer soon."""
+        with refusals("--prior", "recon"):
+            return load_prior(self.args.prior or DEFAULT_PRIOR, autocast=not self.args.float32)
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        """The schedule that the options ask for."""
+        args = self.args
+        options = {name: value for name in ("levels", "steps") if (value := getattr(args, name)) is not None}
+        with refusals("--schedule", "recon"):
+            if args.schedule == "hggdp":
+                return NoiseSchedule.hggdp(**options, reference_noise=args.reference_noise)
+            if args.reference_noise:
+                raise ValueError("--reference-noise requires --schedule hggdp")
+            if "steps" in options:
+                raise ValueError("--steps requires --schedule hggdp; the fast schedule makes one step per level")
+            return NoiseSchedule.fast(**options)
+
+    def run(self, raw: io.RawData, path: Path, output: str, messages: list[tuple[str, str]], start: float) -> None:
+        """Reconstruct and write one measurement.
+
+        Args:
+            raw (RawData): The measurement.
+            path (Path): Where it came from.
+            output (str): Image to write, or ``-`` for standard output.
+            messages (list): The log, as it is collected.
+            start (float): When the reading began, by ``time.monotonic``.
+
+        Raises:
+            InputError: If it cannot be reconstructed or written.
+        """
+        args, read = self.args, time.monotonic()
+        record = Record(input={"file": str(path), **describe(raw)}, messages=messages)
+        prior, schedule = self.prior, self.schedule
+        raw, mps = self._coils(raw)
+        if args.reference_noise:
+            with refusals("--reference-noise", "recon"):
+                check_reference_noise(mps, None, raw.coord)
+        store = None if output == "-" else ResumeStore(Path(f"{Path(output)}.part"))
+        image = reconstruct(
+            raw,
+            mps,
+            args.noise_var,
+            prior=prior,
+            schedule=schedule,
+            samples=args.samples,
+            seed=args.seed,
+            max_cg_iter=args.max_cg_iter,
+            calib_width=args.calib_width,
+            batch_size=args.batch_size,
+            device=self.device,
+            resume=store,
+            show_pbar=not args.quiet,
+            on_batch=record.add_batch,
+        )
+        record.seconds = {"reading": read - start, "maps and reconstruction": time.monotonic() - read}
+        self._write(output, image, raw)
+        if store is not None:
+            store.remove()
+        if output != "-":
+            _logger.info("Wrote %s in %.1f s.", output, time.monotonic() - start)
+            self._write_record(record, output, image)
+        if args.report is not None:
+            self._write_report(path, raw, image, record)
+
+    @property
+    def history(self) -> str:
+        """How images are made, in one line."""
+        return f"hggdp_plugin {self.args.schedule}, {self.schedule.evaluations} evaluations, seed {self.args.seed}"
+
+    def _coils(self, raw: io.RawData) -> tuple[io.RawData, Array | None]:
+        """Return the measurement in the coils that the options ask for, and the coil maps if they are given."""
+        args = self.args
+        mps = _given_maps(args.mps, raw) if args.mps else None
+        if args.coils:
+            with refusals("--coils", "recon"):
+                raw, matrix = to_virtual_coils(raw, args.coils)
+            mps = None if mps is None else compress_coils(matrix, mps)
+        return raw, mps
+
+    def _write(self, output: str, image: np.ndarray, raw: io.RawData) -> None:
+        keep_phase = self.args.complex or suffix_of(output) == ".cfl"  # BART's images are complex
+        if output != "-":
+            overwrite = self.args.overwrite
+            io.write_image(output, image, raw=raw, complex_=keep_phase, overwrite=overwrite, history=self.history)
+            return
+        window = (0.0, float(np.percentile(np.abs(image), WINDOW_PERCENTILE)))
+        values = image if keep_phase else np.abs(image)
+        write_pipe(sys.stdout.buffer, values, raw, window, self.history)
+
+    def _write_record(self, record: Record, output: str, image: np.ndarray) -> None:
+        args = self.args
+        record.options = {
+            "prior": args.prior or DEFAULT_PRIOR,
+            "prior_sha256": prior_digest(self.prior),
+            "schedule": args.schedule,
+            "sigmas": [float(sigma) for sigma in self.schedule.sigmas],
+            "steps": self.schedule.steps,
+            "rule": repr(self.schedule.rule),
+            "samples": args.samples,
+            "seed": args.seed,
+            "noise_var": args.noise_var,
+            "max_cg_iter": args.max_cg_iter,
+            "virtual_coils": args.coils,
+            "calib_width": args.calib_width,
+            "maps": None if args.mps is None else str(args.mps),
+            "trajectory": None if args.coord is None else str(args.coord),
+            "float32": args.float32,
+            "device": str(self.device),
+        }
+        record.output = {"file": output, "shape": list(image.shape)}
+        record.write(Path(f"{Path(output)}.json"))
+
+    def _write_report(self, path: Path, raw: io.RawData, image: np.ndarray, record: Record) -> None:
+        args = self.args
+        first = next(zip(*raw.measured_frames.nonzero(), strict=True))
+        facts = {"method": self.history, "prior": args.prior or DEFAULT_PRIOR, "samples averaged": args.samples}
+        report = Report(
+            title=path.name,
+            image=image,
+            zero_filled=zero_filled_image(raw),
+            mask=None if raw.mask is None else raw.mask[first],
+            messages=record.messages,
+            facts=facts,
+            seconds=record.seconds,
+        )
+        write_report(args.report, report)
+        _logger.info("Wrote %s.", args.report)
+
+
+def _given_maps(path: Path, raw: io.RawData) -> Array:
+    mps = io.read_maps(path, raw.slice_axis)
+    shape = (raw.n_coils, *raw.grid)
+    if mps.shape not in ((1, *shape), (raw.n_slices, *shape)):
+        expected = f"(coils, y, x) = {shape}, or the same with {raw.n_slices} slices in front"
+        raise InputError(path, f"maps of shape {mps.shape}, expected {expected}", "use maps of this measurement")
+    return mps
