@@ -29,7 +29,7 @@ coord = 256 * radial_trajectory(40, 512)  # (spokes, samples, 2), from -128 to 1
 ksp = sp.nufft(mps * image, coord)  # (coils, spokes, samples)
 ksp += 0.01 * complex_normal(np.random.default_rng(0), ksp.shape)
 
-plt.figure(figsize=(3, 3))
+plt.figure(figsize=(3, 3), layout="constrained")
 plt.plot(*coord[::4].transpose(2, 1, 0), "k-", linewidth=0.5)
 plt.axis("equal")
 plt.title("every fourth spoke")
