@@ -145,6 +145,6 @@ def test_commands(page: Path, scan: dict[str, Any], folder: Path, capsys: pytest
         new = [path for path in folder.iterdir() if path.stat().st_mtime_ns != before.get(path) and path.is_file()]
         assert new or words[0] == "evaluate", f"{line}: wrote nothing"
         if words[0] == "recon" and not re.search(UNTRAINED, line):
-            image = read_image(next(path for path in new if path.suffix not in (".hdr", ".html")))
+            image = read_image(next(path for path in new if path.suffix not in (".hdr", ".html", ".json", ".log")))
             psnr = score(np.abs(image), np.abs(truth(words[1], scan))).psnr
             assert psnr > zero_filled(scan) + GAIN, f"{line}: {psnr:.1f} dB"
