@@ -32,6 +32,7 @@ class Record:
         messages (sequence): Log of the run as pairs of level and text.
         estimates (list of dict): Per frame its index, its scale in the units of the data, and the standard deviation of
             the noise of a complex sample.
+        self_check (list of dict): Per checked frame what the self-check found, see :mod:`hggdp_plugin.selfcheck`.
     """
 
     input: dict[str, object]
@@ -40,6 +41,7 @@ class Record:
     seconds: Mapping[str, float] = field(default_factory=dict)
     messages: Sequence[tuple[str, str]] = ()
     estimates: list[dict[str, object]] = field(default_factory=list)
+    self_check: list[dict[str, object]] = field(default_factory=list)
 
     def add_batch(self, frames: Sequence[tuple[int, ...]], problem: SenseProblem) -> None:
         """Add the estimates of one batch.

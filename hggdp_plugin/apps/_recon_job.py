@@ -12,7 +12,7 @@ import numpy as np
 from hggdp_plugin import io
 from hggdp_plugin._typing import Array
 from hggdp_plugin.apps._cli import find_device, refusals
-from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.checkpoint import DEFAULT_PRIOR, bundled_priors
 from hggdp_plugin.coil_compression import compress_coils
 from hggdp_plugin.io.files import InputError, suffix_of
 from hggdp_plugin.io.mrd.images import WINDOW_PERCENTILE
@@ -25,6 +25,10 @@ from hggdp_plugin.validation import check_reference_noise
 from hggdp_plugin.volume.calibration import to_virtual_coils
 from hggdp_plugin.volume.reconstruct import reconstruct
 from hggdp_plugin.volume.resume import ResumeStore
+from hggdp_plugin.volume.selfcheck import FRAMES_TO_CHOOSE, check_frames, report_check
+
+#: Value of ``--prior`` for the bundled prior that fits best.
+AUTO = "auto"
 
 _logger = logging.getLogger(__name__)
 
@@ -38,13 +42,21 @@ class ReconJob:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
+        self.prior_name = args.prior or DEFAULT_PRIOR
+        self.check_text = ""
         self.device = find_device(args.gpu)
 
     @cached_property
-    def prior(self) -> ScorePrior:
-        """The prior that the options ask for; loaded after the first input was read, so that bad files answer soon."""
+    def priors(self) -> dict[str, ScorePrior]:
+        """The priors that the options ask for; loaded after the first input was read, so that bad files answer soon."""
+        names = bundled_priors() if self.args.prior == AUTO else [self.args.prior or DEFAULT_PRIOR]
         with refusals("--prior", "recon"):
-            return load_prior(self.args.prior or DEFAULT_PRIOR, autocast=not self.args.float32)
+            return {name: load_prior(name, autocast=not self.args.float32) for name in names}
+
+    @property
+    def prior(self) -> ScorePrior:
+        """The prior of the present measurement."""
+        return self.priors[self.prior_name]
 
     @cached_property
     def schedule(self) -> NoiseSchedule:
@@ -75,17 +87,20 @@ class ReconJob:
         """
         args, read = self.args, time.monotonic()
         record = Record(input={"file": str(path), **describe(raw)}, messages=messages)
-        prior, schedule = self.prior, self.schedule
+        priors, schedule = self.priors, self.schedule
         raw, mps = self._coils(raw)
         if args.reference_noise:
             with refusals("--reference-noise", "recon"):
                 check_reference_noise(mps, None, raw.coord)
+        self.prior_name = next(iter(priors))
+        if args.self_check or len(priors) > 1:
+            self._check(raw, mps, record)
         store = None if output == "-" else ResumeStore(Path(f"{Path(output)}.part"))
         image = reconstruct(
             raw,
             mps,
             args.noise_var,
-            prior=prior,
+            prior=self.prior,
             schedule=schedule,
             samples=args.samples,
             seed=args.seed,
@@ -110,7 +125,18 @@ class ReconJob:
     @property
     def history(self) -> str:
         """How images are made, in one line."""
-        return f"hggdp_plugin {self.args.schedule}, {self.schedule.evaluations} evaluations, seed {self.args.seed}"
+        how = f"{self.args.schedule}, {self.schedule.evaluations} evaluations, seed {self.args.seed}"
+        return f"hggdp_plugin {how}{self.check_text}"
+
+    def _check(self, raw: io.RawData, mps: Array | None, record: Record) -> None:
+        """Choose the prior that fits the measurement best, and note how well it fits."""
+        args = self.args
+        n_frames = None if args.self_check else FRAMES_TO_CHOOSE
+        options = {"n_frames": n_frames, "calib_width": args.calib_width, "seed": args.seed, "device": self.device}
+        volume = check_frames(raw, self.priors, mps, args.noise_var, **options)
+        self.prior_name = volume.best
+        self.check_text = f"; {report_check(volume, self.prior_name)}"
+        record.self_check = volume.records(self.prior_name)
 
     def _coils(self, raw: io.RawData) -> tuple[io.RawData, Array | None]:
         """Return the measurement in the coils that the options ask for, and the coil maps if they are given."""
@@ -135,7 +161,7 @@ class ReconJob:
     def _write_record(self, record: Record, output: str, image: np.ndarray) -> None:
         args = self.args
         record.options = {
-            "prior": args.prior or DEFAULT_PRIOR,
+            "prior": self.prior_name,
             "prior_sha256": prior_digest(self.prior),
             "schedule": args.schedule,
             "sigmas": [float(sigma) for sigma in self.schedule.sigmas],
@@ -158,7 +184,7 @@ class ReconJob:
     def _write_report(self, path: Path, raw: io.RawData, image: np.ndarray, record: Record) -> None:
         args = self.args
         first = next(zip(*raw.measured_frames.nonzero(), strict=True))
-        facts = {"method": self.history, "prior": args.prior or DEFAULT_PRIOR, "samples averaged": args.samples}
+        facts = {"method": self.history, "prior": self.prior_name, "samples averaged": args.samples}
         report = Report(
             title=path.name,
             image=image,

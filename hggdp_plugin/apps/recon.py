@@ -90,7 +90,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_method_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--prior", help="name of a bundled prior, .safetensors file or published .pth (default: brain-t2)"
+        "--prior",
+        help="name of a bundled prior, .safetensors file or published .pth, or auto for the bundled one that predicts "
+        "held-out samples best (default: brain-t2)",
+    )
+    group.add_argument(
+        "--self-check",
+        action="store_true",
+        help="check in every slice whether the prior fits: does it predict samples that were held out? "
+        "(a third of the time of the reconstruction; written to log, record and image)",
     )
     group.add_argument(
         "--schedule",
