@@ -1,13 +1,16 @@
 """Every Python snippet and every `hggdp` command of README and docs works, and its image resembles the truth."""
 
+import glob
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import h5py
 import matplotlib.pyplot as plt
 import numpy as np
+import pydicom
 import pytest
 import sigpy as sp
 import sigpy.mri as mr
@@ -84,6 +87,9 @@ def folder(scan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     np.save("sens.npy", scan["mps"])
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     assert main(["simulate", "kspace.npy", "-o", "raw.h5", "--mask", "random", "--accel", "2.5", "--calib", "20"]) == 0
+    Path("scans").mkdir()
+    for name in ("first.h5", "second.h5"):
+        shutil.copy("raw.h5", Path("scans") / name)
     coord = np.concatenate([scan["coord"][..., ::-1], 0 * scan["coord"][..., :1]], axis=-1)
     bart = {"ksp": scan["ksp"], "sens": scan["mps"], "radial_ksp": scan["radial_ksp"][..., None], "traj": coord}
     for name, array in bart.items():
@@ -122,8 +128,11 @@ def commands(page: Path) -> list[list[str]]:
         if not torch.cuda.is_available() and words[-1] == "-g":
             words.remove("-g")
         words += ["-q", "-N", "8"] * (words[1] == "recon" and "-N" not in words)
-        found.append(words[1:])
+        found.append([name for word in words[1:] for name in sorted(glob.glob(word)) or [word]])
     return found
+
+
+IMAGES = (".h5", ".gz", ".npy", ".cfl", ".png", ".dcm")
 
 
 def truth(raw: str, scan: dict[str, Any]) -> np.ndarray:
@@ -134,6 +143,8 @@ def truth(raw: str, scan: dict[str, Any]) -> np.ndarray:
 
 
 def read_image(path: Path) -> np.ndarray:
+    if path.suffix == ".dcm":
+        return pydicom.dcmread(path).pixel_array
     return plt.imread(path)[..., 0] if path.suffix == ".png" else io.read_images(path).squeeze()
 
 
@@ -141,12 +152,12 @@ def read_image(path: Path) -> np.ndarray:
 def test_commands(page: Path, scan: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in commands(page):
         line = f"hggdp {shlex.join(words)}"
-        before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
         code = main(words)
         assert code == 0, f"{line}: {capsys.readouterr().err}"
-        new = [path for path in folder.iterdir() if path.stat().st_mtime_ns != before.get(path) and path.is_file()]
+        new = [path for path in folder.rglob("*") if path.stat().st_mtime_ns != before.get(path) and path.is_file()]
         assert new or words[0] == "evaluate", f"{line}: wrote nothing"
         if words[0] == "recon" and not re.search(UNTRAINED, line):
-            image = read_image(next(path for path in new if path.suffix not in (".hdr", ".html", ".json", ".log")))
+            image = read_image(next(path for path in new if path.suffix in IMAGES))
             psnr = score(np.abs(image), np.abs(truth(words[1], scan))).psnr
             assert psnr > zero_filled(scan) + GAIN, f"{line}: {psnr:.1f} dB"
