@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import sigpy as sp
+from threadpoolctl import threadpool_limits
 
 from hggdp_plugin import espirit
 from hggdp_plugin._typing import Array
@@ -62,7 +63,7 @@ def espirit_maps(
     """
     calib = sp.to_device(calib, device)
     *batch, coils, height, width = calib.shape
-    with device:
+    with device, _one_thread():
         xp = device.xp
         if coils == 1:
             mps = xp.zeros((*batch, maps, 1, height, width), xp.complex64)
@@ -89,7 +90,7 @@ class VolumeMaps:
     def __init__(self, center: Array, matrix: tuple[int, int, int], device: sp.Device = sp.cpu_device) -> None:
         self.device, self.matrix = device, matrix
         region = tuple(min(n, m, CALIB_WIDTH) for n, m in zip(center.shape[1:], matrix, strict=True))
-        with device:
+        with device, _one_thread():
             self._coarse = _coarse_maps(_center(sp.to_device(center, device)[None], region), matrix)
 
     @classmethod
@@ -119,7 +120,7 @@ class VolumeMaps:
         """Return the maps of a section across the first axis, complex64 (coils, H, W) on the device."""
         if not 0 <= section < len(self):
             raise IndexError(f"section {section} of {len(self)}")
-        with self.device:
+        with self.device, _one_thread():
             points = [espirit.positions(n, self.device.xp) for n in self.matrix]
             points[0] = points[0][section : section + 1]
             return self._coarse.interpolate(points)[0, 0, :, 0]
@@ -228,6 +229,15 @@ def combine_coils(
     with device:
         images = sp.ifft(sp.to_device(kspace, device), axes=(-2, -1))
         return (mps.conj() * images).sum(axis=-3).astype(np.complex64)
+
+
+def _one_thread() -> threadpool_limits:
+    """Keep NumPy's matrix products and eigenvalues in one thread.
+
+    Threads of OpenBLAS spin while they wait. For matrices this small they gain little on an idle machine, and beside
+    another busy process they take several times the time.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 def _center(calib: Array, region: tuple[int, ...]) -> Array:

@@ -7,8 +7,9 @@ import pytest
 import sigpy as sp
 import sigpy.mri as mr
 from helpers import relative_error
+from threadpoolctl import threadpool_info
 
-from hggdp_plugin import coil_maps
+from hggdp_plugin import coil_maps, espirit
 from hggdp_plugin.simulation import coil_maps as ring_maps
 from hggdp_plugin.simulation import head_phantom, masks
 
@@ -113,6 +114,18 @@ def test_a_gpu_gives_the_maps_of_a_cpu(truth, inside):
         cpu = coil_maps.espirit_maps(kspace, 24, maps=maps)
         gpu = sp.to_device(coil_maps.espirit_maps(kspace, 24, sp.Device(0), maps=maps))
         np.testing.assert_allclose(gpu[..., inside], cpu[..., inside], atol=1e-3)
+
+
+def test_numpy_computes_in_one_thread(truth, monkeypatch):
+    def blas_threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen, estimate = [], espirit.coarse_maps
+    monkeypatch.setattr(espirit, "coarse_maps", lambda *args: seen.append(blas_threads()) or estimate(*args))
+    before = blas_threads()
+    coil_maps.espirit_maps(truth[2], 24)
+    assert seen == [{1}]
+    assert blas_threads() == before
 
 
 def test_one_coil_has_sensitivity_one(truth):
