@@ -6,6 +6,7 @@ from types import ModuleType
 import numpy as np
 import scipy.fft
 import sigpy as sp
+import torch
 
 from hggdp_plugin._typing import Array
 from hggdp_plugin.linops.fourier import for_fft, from_fft
@@ -113,19 +114,35 @@ class SenseNormal(sp.linop.Linop):
         self, mps: Array, batch: tuple[int, ...] = (), coord: Array | None = None, weights: Array | None = None
     ) -> None:
         with sp.get_device(mps):
+            mps = sp.get_array_module(mps).ascontiguousarray(mps)
             self.mps, self.fft = for_fft(mps)
             self.conjugate, _ = for_fft(mps.conj())
             self.transfer, _ = for_fft(_transfer(mps.shape[-2:], coord, weights, sp.get_array_module(mps)))
         super().__init__((*batch, *mps.shape[-2:]), (*batch, *mps.shape[-2:]))
 
     def _apply(self, input: Array) -> Array:
-        H, W = input.shape[-2:]
         with sp.get_device(input):
-            x = self.fft.fft2(self.mps * for_fft(input)[0][..., None, :, :], self.transfer.shape[-2:])
-            x *= self.transfer
-            x = self.fft.ifft2(x)[..., :H, :W]
-            x *= self.conjugate
-            return from_fft(x.sum(-3))
+            x, _ = for_fft(input)
+            if not isinstance(input, np.ndarray):
+                return from_fft(self._of_coils(x[..., None, :, :], slice(None)).sum(-3))
+            # On a CPU one coil at a time: buffers for all coils would be new memory at every call, and the first access
+            # to its pages takes longer than the transforms.
+            total = self._of_coils(x, 0)
+            for coil in range(1, self.mps.shape[-3]):
+                total += self._of_coils(x, coil)
+            return from_fft(total)
+
+    def _of_coils(self, x: Array | torch.Tensor, coils: int | slice) -> Array | torch.Tensor:
+        """Apply the terms of one coil, or of all coils if x has an axis for them."""
+        H, W = x.shape[-2:]
+        transfer = self.transfer
+        if transfer.ndim > 2:
+            transfer = transfer[..., 0 if transfer.shape[-3] == 1 and coils != slice(None) else coils, :, :]
+        k = self.fft.fft2(self.mps[..., coils, :, :] * x, transfer.shape[-2:])
+        k *= transfer
+        terms = self.fft.ifft2(k)[..., :H, :W]
+        terms *= self.conjugate[..., coils, :, :]
+        return terms
 
     def _adjoint_linop(self) -> sp.linop.Linop:
         return self
