@@ -1,8 +1,9 @@
 """Threads on a machine that is not ours alone: how many, and how long they spin while they wait.
 
-The threads of PyTorch's OpenMP runtime (libgomp) spin for milliseconds at every barrier. Where other processes want the
-same CPUs, the spinning threads keep the working ones from running, and a reconstruction takes several times as long. A
-bounded spin costs nothing on an idle machine (benchmarks/threads.py). Both settings are read when PyTorch is loaded.
+The threads of PyTorch's OpenMP runtime (libgomp) and of NumPy's BLAS spin while they wait for each other. Where other
+processes want the same CPUs, the spinning threads keep the working ones from running, and a reconstruction takes
+several times as long. A bounded spin costs nothing on an idle machine (benchmarks/threads.py), and the matrices that
+NumPy multiplies here are too small for several threads. All settings are read when the libraries are loaded.
 """
 
 import math
@@ -15,17 +16,20 @@ SPIN_COUNT = 30_000
 
 
 def configure_threads() -> None:
-    """Set the number of threads and a bounded spin in the environment, before PyTorch is loaded.
+    """Set the threads of NumPy and PyTorch in the environment, before they are loaded.
 
-    What the user has set stays: ``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``, and ``GOMP_SPINCOUNT`` or
-    ``OMP_WAIT_POLICY``. Does nothing if PyTorch is loaded already.
+    What the user has set stays: ``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``, ``OPENBLAS_NUM_THREADS``, and
+    ``GOMP_SPINCOUNT`` or ``OMP_WAIT_POLICY``. Nothing is set for a library that is loaded already.
     """
+    environment = os.environ
+    if "numpy" not in sys.modules and not environment.keys() & {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"}:
+        environment["OPENBLAS_NUM_THREADS"] = "1"
     if "torch" in sys.modules:
         return
-    if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
-    if not os.environ.keys() & {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
-        os.environ["OMP_NUM_THREADS"] = str(allowed_cores())
+    if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        environment["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+    if not environment.keys() & {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}:
+        environment["OMP_NUM_THREADS"] = str(allowed_cores())
 
 
 def allowed_cores() -> int:

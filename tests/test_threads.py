@@ -11,7 +11,7 @@ CODE = """
 import os
 from hggdp_plugin.threads import configure_threads
 configure_threads()
-print(*(os.environ.get(name) for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")))
+print(*(os.environ.get(name) for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS")))
 import torch
 print(torch.get_num_threads())
 """
@@ -19,7 +19,7 @@ print(torch.get_num_threads())
 
 def configured(**environment):
     """The variables and PyTorch's number of threads in a process of its own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP", "GOMP", "MKL"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP", "GOMP", "MKL", "OPENBLAS"))}
     done = subprocess.run(
         [sys.executable, "-c", CODE], env=kept | environment, capture_output=True, text=True, check=True
     )
@@ -28,12 +28,13 @@ def configured(**environment):
 
 def test_threads_are_those_allowed_and_spin_for_a_bounded_time():
     cores = str(threads.allowed_cores())
-    assert configured() == [cores, str(threads.SPIN_COUNT), cores]
+    assert configured() == [cores, str(threads.SPIN_COUNT), "1", cores]
 
 
 def test_what_the_user_has_set_stays():
-    assert configured(OMP_NUM_THREADS="1", GOMP_SPINCOUNT="7") == ["1", "7", "1"]
-    assert configured(MKL_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")[:2] == ["None", "None"]
+    assert configured(OMP_NUM_THREADS="1", GOMP_SPINCOUNT="7") == ["1", "7", "None", "1"]
+    given = {"MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "2"}
+    assert configured(**given)[:3] == ["None", "None", "2"]
 
 
 def test_nothing_is_set_once_pytorch_is_loaded(monkeypatch):

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hggdp_plugin._typing import PathLike
+if TYPE_CHECKING:  # at run time it would load NumPy, before the commands have set its threads
+    from hggdp_plugin._typing import PathLike
 
 
 class InputError(ValueError):
@@ -37,7 +39,7 @@ IMAGE_SUFFIXES = (".h5", ".nii", ".nii.gz", ".npy", ".cfl", ".png", ".dcm")
 FOLDER = "/"
 
 
-def suffix_of(path: PathLike) -> str:
+def suffix_of(path: "PathLike") -> str:
     """Return the suffix that names the format of a file, in lower case; ``.nii.gz`` is one suffix.
 
     Args:
@@ -52,7 +54,7 @@ def suffix_of(path: PathLike) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
-def check_input(path: PathLike) -> None:
+def check_input(path: "PathLike") -> None:
     """Refuse a path that is not a file.
 
     Args:
@@ -67,7 +69,7 @@ def check_input(path: PathLike) -> None:
         raise InputError(os.fspath(path), "it is not a file", "check the path")
 
 
-def check_package(path: PathLike, package: str, extra: str, kind: str) -> None:
+def check_package(path: "PathLike", package: str, extra: str, kind: str) -> None:
     """Refuse a format whose optional package is not installed.
 
     Args:
@@ -83,7 +85,7 @@ def check_package(path: PathLike, package: str, extra: str, kind: str) -> None:
         raise InputError(path, f"{kind} need the package {package}", f"pip install 'hggdp_plugin[{extra}]'")
 
 
-def check_output(path: PathLike, inputs: Sequence[PathLike] = (), overwrite: bool = False) -> None:
+def check_output(path: "PathLike", inputs: Sequence["PathLike"] = (), overwrite: bool = False) -> None:
     """Check before the work whether an image can be written to a path.
 
     Args:
@@ -135,14 +137,14 @@ def _check_folder(path: Path, overwrite: bool) -> None:
         raise InputError(path, "it exists already", "choose another name, or allow it with --overwrite")
 
 
-def files_of(path: PathLike) -> tuple[Path, ...]:
+def files_of(path: "PathLike") -> tuple[Path, ...]:
     """Return the files that an output consists of: two for BART's cfl, else one."""
     path = Path(path)
     return (path.with_suffix(".hdr"), path) if suffix_of(path) == ".cfl" else (path,)
 
 
 @contextmanager
-def replacing(path: PathLike) -> Iterator[Path]:
+def replacing(path: "PathLike") -> Iterator[Path]:
     """Give a temporary path beside a target, and rename what was written there if all went well.
 
     Args:
