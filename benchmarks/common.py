@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -153,6 +154,28 @@ def fingerprint(prior: str) -> str:
     """The first digits of the SHA-256 of a prior's file."""
     bundled = PRIORS / f"{prior}.safetensors"
     return hashlib.sha256((bundled if bundled.exists() else need(Path(prior))).read_bytes()).hexdigest()[:12]
+
+
+def has_bart() -> bool:
+    """Whether BART is there: the wheel ``bartorch``, or the command line tool."""
+    return bool(find_spec("bartorch") or shutil.which("bart"))
+
+
+def run_bart(command: str, folder: Path) -> None:
+    """Run a BART command in a folder; with the wheel in this process, so that its start is not in its time."""
+    if not find_spec("bartorch"):
+        subprocess.run(["bart", *command.split()], cwd=folder, check=True, capture_output=True)
+        return
+    from bartorch._dispatch import run_command  # the commands themselves: the wheel's own apps replace some of them
+
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        code, _, failure = run_command(command.split())
+    finally:
+        os.chdir(here)
+    if code:
+        raise SystemExit(f"bart {command}: {failure}")
 
 
 def siat_images(path: Path, which: slice = slice(None)) -> np.ndarray:

@@ -2,13 +2,11 @@
 
 The brain (T1, another scanner, contrast and matrix than the prior's training data) goes through ``hggdp simulate`` and
 the raw data reader; all methods get the same k-space and the same ESPIRiT maps. PSNR of the magnitude, peak 1, after
-the best complex scale. SigPy and BART get the best of three regularization weights, ours one setting for all.
+the best scale. SigPy and BART get the best of three regularization weights, ours one setting for all.
 
     python benchmarks/multicoil.py --json multicoil.json
 """
 
-import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +16,7 @@ import h5py
 import numpy as np
 import sigpy as sp
 import sigpy.mri as mr
-from common import need, parser, print_table, report
+from common import has_bart, need, parser, print_table, report, run_bart
 
 from hggdp_plugin import io
 from hggdp_plugin.app import HGGDPRecon
@@ -42,7 +40,7 @@ def bart(folder: Path, command: str, **arrays: np.ndarray) -> np.ndarray:
     """Run a BART command on arrays (C order: the reverse of BART's dimensions) and return its output."""
     for name, array in arrays.items():
         write_cfl(folder / f"{name}.cfl", array.astype(np.complex64))
-    subprocess.run(["bart", *command.split()], cwd=folder, check=True, capture_output=True)
+    run_bart(command, folder)
     return read_cfl(folder / "out.cfl").squeeze()
 
 
@@ -77,7 +75,7 @@ def methods(ksp: np.ndarray, mps: np.ndarray, coord: np.ndarray | None, prior: A
             for weight in LAMBDAS
         ],
     }
-    if shutil.which("bart"):
+    if has_bart():
         todo["L1-wavelet (BART), best of 3"] = [
             lambda weight=weight: bart_wavelet(ksp, mps, coord, folder, weight) for weight in LAMBDAS
         ]

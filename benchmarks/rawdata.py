@@ -23,7 +23,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from common import elsewhere, need, parser, peak_memory, print_table, report
+from common import elsewhere, has_bart, need, parser, peak_memory, print_table, report, run_bart
 from multicoil import zero_filled
 
 from hggdp_plugin import io
@@ -81,7 +81,7 @@ def bart_generator(folder: Path) -> Case:
         "upat -Y 256 -Z 1 -y 3 -c 24 mask",
         "fmac noisy mask ksp",
     ):
-        subprocess.run(["bart", *command.split()], cwd=folder, check=True, capture_output=True)
+        run_bart(command, folder)
     return partial(io.read_kspace, folder / "ksp.cfl"), read_cfl(folder / "image.cfl").reshape(1, 256, 256)
 
 
@@ -154,7 +154,7 @@ def main() -> None:
         }
         if shutil.which("ismrmrd_generate_cartesian_shepp_logan"):
             cases["ISMRMRD's generator"] = partial(ismrmrd_generator, folder)
-        if shutil.which("bart"):
+        if has_bart():
             cases["BART's generator"] = partial(bart_generator, folder)
         rows = {}
         for name, make in cases.items():

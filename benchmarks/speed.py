@@ -8,7 +8,6 @@ image, so no measured data are needed. Run it on an idle machine.
 """
 
 import argparse
-import shutil
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ import numpy as np
 import sigpy as sp
 import sigpy.mri as mr
 import torch
-from common import print_table, report
+from common import has_bart, print_table, report
 from cost import cost
 from multicoil import bart_wavelet
 from torch.utils.flop_counter import FlopCounterMode
@@ -159,7 +158,7 @@ def methods(coils: int, prior: ScorePrior, device: sp.Device) -> dict[str, list[
         mr.app.L1WaveletRecon(k, maps, LAMDA, max_iter=ITERATIONS, device=device, show_pbar=False).run()
 
     rows[f"L1-wavelet (SigPy), {ITERATIONS} iterations"] = [timed(sigpy, device), "-"]
-    if shutil.which("bart") and device.id < 0:
+    if has_bart() and device.id < 0:
         with tempfile.TemporaryDirectory() as folder:
             bart = timed(lambda: bart_wavelet(y[0], mps, None, Path(folder), LAMDA))
         rows[f"L1-wavelet (BART), {ITERATIONS} iterations"] = [bart, "-"]

@@ -18,11 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from common import elsewhere, parser, print_table, report
+from common import elsewhere, has_bart, parser, print_table, report, run_bart
 
 from hggdp_plugin.threads import configure_threads
 
@@ -116,22 +115,16 @@ def network_alone(args: argparse.Namespace) -> float:
 def bart(raw: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Seconds of BART for a few slices, times their number."""
     import numpy as np
-    from bartorch._dispatch import run_command
 
     from hggdp_plugin import io
     from hggdp_plugin.io.cfl import write_cfl
-
-    def run(command: str) -> None:
-        code, _, failure = run_command(command.replace("@", f"{folder}/").split())
-        if code:
-            raise SystemExit(f"bart {command}: {failure}")
 
     watch = Stopwatch()
     ksp = io.read_raw(raw).ksp.reshape(args.slices, args.coils, 1, args.size, args.size)
     for one in ksp[: args.timed]:
         write_cfl(folder / "ksp.cfl", np.ascontiguousarray(one))
-        watch.timed("coil maps", run)("ecalib -m1 -r 24 @ksp @mps")
-        watch.timed("reconstruction", run)(f"pics -S -i {args.iterations} -R W:3:0:{LAMDA} @ksp @mps @out")
+        watch.timed("coil maps", run_bart)("ecalib -m1 -r 24 ksp mps", folder)
+        watch.timed("reconstruction", run_bart)(f"pics -S -i {args.iterations} -R W:3:0:{LAMDA} ksp mps out", folder)
     return scaled(watch, args)
 
 
@@ -199,7 +192,7 @@ def main() -> None:
         configure_threads()
         print(json.dumps(METHODS[method](Path(raw), Path(folder), args)))
         return
-    names = ["ours", *(["bart"] if find_spec("bartorch") else []), "sigpy"]
+    names = ["ours", *(["bart"] if has_bart() else []), "sigpy"]
     figures: dict[str, Any] = {name: getattr(args, name) for name in ("slices", "coils", "size", "iterations")}
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.h5"
