@@ -12,19 +12,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 from common import need, parser
+from scans import set_aside_names, spread
 
 #: Rounding of intensities, relative to the maximum of an image.
 COMPLEX_STEP, MAGNITUDE_STEP = 1 / 60, 1 / 90
 #: Slices of a domain at most: those of T2 brains, and of each other domain.
 MOST_T2, MOST = 200, 105
-#: Share of the slices of a domain that are set aside.
-SET_ASIDE = 0.08
 OPTIONS = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
-
-
-def spread(items: list, most: int) -> list:
-    """At most so many items, evenly spaced."""
-    return [items[round(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items)))]
 
 
 def pack_complex(source: Path, target: Path, most: int) -> None:
@@ -40,9 +34,9 @@ def pack_complex(source: Path, target: Path, most: int) -> None:
 def pack_magnitude(source: Path, training: Path, validation: Path) -> None:
     with h5py.File(source) as file, h5py.File(training, "w") as train, h5py.File(validation, "w") as val:
         for name, group in file.items():
-            slices = sorted(group)
-            aside = max(4, round(SET_ASIDE * len(slices)))
-            for packed, chosen in ((train, spread(slices[:-aside], MOST)), (val, spread(slices[-aside:], 4))):
+            aside = set_aside_names(list(group))
+            rest = sorted(set(group) - set(aside))
+            for packed, chosen in ((train, spread(rest, MOST)), (val, spread(aside, 4))):
                 domain = packed.create_group(name)
                 domain.attrs["step"] = MAGNITUDE_STEP
                 for key in chosen:

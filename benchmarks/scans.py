@@ -24,6 +24,8 @@ COILS, CALIB, SPOKES = 8, 16, 40
 #: Slices of subject 5, one of each orientation: a validation set of the bundled prior, not seen in training.
 VALIDATION = (10, 30, 50)
 SAMPLINGS = ("random lines R=4", "Poisson R=6", "Poisson R=10", f"radial, {SPOKES} spokes")
+#: Share of the slices of a training domain that are set aside, and their least number.
+SET_ASIDE, LEAST_ASIDE = 0.08, 4
 #: Standard deviation of a complex sample, where the image's 99.9th percentile is 1.
 NOISES = (0.003, 0.01, 0.03)
 #: The same for measured coils, which have noise of their own.
@@ -77,16 +79,35 @@ class Problem:
 
 def scans(data: Path) -> list[Scan]:
     """All scans, domain by domain."""
-    found = [
-        _simulated("brain T2 (validation)", f"brain_t2_{i}", siat_images(data / "siat_val.h5", slice(i, i + 1))[0], "")
-        for i in VALIDATION
-    ]
+    found = _validation(data)
     brain = sp.ifft(np.load(need(data / "brain8ch_full.npy")), axes=(-2, -1))
     found.append(_of_coils("brain T1, 8 measured coils", "brain_t1_8coils", brain, ""))
     with h5py.File(need(data / "reach.h5"), "r") as file:
         for name, entry in file.items():
             found += _entry(name, entry[()], dict(entry.attrs))
     return sorted(found, key=lambda scan: scan.domain)
+
+
+def set_aside(data: Path, most: int = 2) -> list[Scan]:
+    """Scans to choose settings on: the slices of each training domain that no prior was trained on, and subject 5."""
+    found = _validation(data)
+    with h5py.File(need(data / "mr_train.h5"), "r") as file:
+        for name, group in file.items():
+            for key in spread(set_aside_names(list(group)), most):
+                image = (group[key][()] * group.attrs["step"]).astype(np.float32)
+                image = image * smooth_phase(image.shape, f"{name}_{key}")
+                found.append(_simulated(name, f"{name}_{key}", image, group.attrs["licence"]))
+    return found
+
+
+def set_aside_names(names: list[str]) -> list[str]:
+    """The last slices of a domain, by name: of other subjects than the rest, they are for validation."""
+    return sorted(names)[-max(LEAST_ASIDE, round(SET_ASIDE * len(names))) :]
+
+
+def spread(items: list, most: int) -> list:
+    """At most so many items, evenly spaced."""
+    return [items[round(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items)))]
 
 
 def cases(found: list[Scan]) -> Iterator[Case]:
@@ -138,6 +159,14 @@ def measured_maps(ksp: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         mps = mr.app.EspiritCalib(ksp.astype(np.complex64), calib_width=24, kernel_width=6, show_pbar=False).run()
     return np.nan_to_num(mps, nan=0, posinf=0, neginf=0).astype(np.complex64)
+
+
+def _validation(data: Path) -> list[Scan]:
+    """Slices of subject 5."""
+    return [
+        _simulated("brain T2 (validation)", f"brain_t2_{i}", siat_images(data / "siat_val.h5", slice(i, i + 1))[0], "")
+        for i in VALIDATION
+    ]
 
 
 def _entry(name: str, data: np.ndarray, attrs: dict[str, str]) -> list[Scan]:
