@@ -203,7 +203,11 @@ def train(setting: Setting, data: Path, folder: Path, steps: int) -> dict[str, A
         setting.change_training(module)
     figures: dict[str, Any] = {"parameters": sum(p.numel() for p in network.parameters()), "gflop": gflop(network)}
     cpu, wall = time.process_time(), time.perf_counter()
-    trainer, _ = fit(module, config)
+    trainer, stop = fit(module, config)
+    if stop.signal is not None:
+        raise SystemExit(
+            f"{folder.name}: stopped after {trainer.global_step} of {config.steps} steps; continues when started again"
+        )
     figures["seconds"] = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
     validate(trainer, module)
     figures["validation"] = list(module.validation_psnr.values())

@@ -3,10 +3,14 @@
 import json
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
+from statistics import fmean
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from hggdp_plugin.training.batches import BatchSource
 from hggdp_plugin.training.config import ConfigError, TrainConfig
@@ -15,8 +19,8 @@ from hggdp_plugin.training.progress import announce, describe_duration
 from hggdp_plugin.training.run import (
     build_module,
     build_network,
+    crops_first,
     load_training_domains,
-    rollout_cost,
     training_device,
     uses_bfloat16,
 )
@@ -32,10 +36,24 @@ USABLE = 0.85
 #: A batch that is four times as large is chosen, on a GPU, if the time per crop falls below this fraction.
 WORTHWHILE = 0.7
 LARGEST_BATCH = 512
-#: Steps that a pace is measured over, after one to warm up.
+#: Steps that a pace is measured over, after one to warm up, and rollouts that theirs is.
 MEASURED_STEPS = 3
 #: Fields that are chosen; the run's folder remembers them.
 CHOSEN = ("widths", "batch_size", "steps")
+
+
+class Pace(NamedTuple):
+    """Times of a training (seconds).
+
+    Attributes:
+        crops (float): Of a step on crops.
+        rollouts (float): Of the rollouts of a step, in addition.
+        start (float): Of the first steps of all rollouts, once.
+    """
+
+    crops: float
+    rollouts: float = 0.0
+    start: float = 0.0
 
 
 def fit_to_budget(config: TrainConfig, seconds: float, given: Collection[str] = ()) -> TrainConfig:
@@ -62,11 +80,11 @@ def fit_to_budget(config: TrainConfig, seconds: float, given: Collection[str] = 
         return replace(config, **{name: stored[name] for name in CHOSEN if name not in given})
     source = BatchSource(load_training_domains(config), config.crop, config.augmentation)
     fixed = "widths" in given or config.init or config.architecture != "unet"
-    best: tuple[TrainConfig, float, int] | None = None
+    best: tuple[TrainConfig, Pace, int] | None = None
     for widths in [config.widths] if fixed else WIDTHS:
         trial = replace(config, widths=widths)
         pace = measure_pace(trial, source)
-        steps = _affordable_steps(trial, source, pace, seconds - (time.monotonic() - start))
+        steps = _affordable_steps(trial, pace, seconds - (time.monotonic() - start))
         if best is not None and steps < ENOUGH_STEPS:
             break
         best = trial, pace, steps
@@ -74,7 +92,7 @@ def fit_to_budget(config: TrainConfig, seconds: float, given: Collection[str] = 
     trial, pace, steps = best
     if "batch_size" not in given and torch.cuda.is_available():
         trial, pace = _larger_batch(trial, source, pace, seconds)
-        steps = _affordable_steps(trial, source, pace, seconds - (time.monotonic() - start))
+        steps = _affordable_steps(trial, pace, seconds - (time.monotonic() - start))
     if steps < LEAST_STEPS:
         raise ConfigError(
             "budget", describe_duration(seconds), f"time for {max(steps, 0)} steps only", "give more time"
@@ -82,51 +100,66 @@ def fit_to_budget(config: TrainConfig, seconds: float, given: Collection[str] = 
     chosen = replace(trial, steps=config.steps if "steps" in given else steps)
     announce(
         logging.INFO,
-        "Chosen for %s: widths %s, %d steps of %d crops (%.3g s each)",
+        "Chosen for %s: widths %s, %d steps of %d crops (%.3g s each, with rollouts %.3g s)",
         describe_duration(seconds),
         " ".join(map(str, build_network(chosen).config.get("widths", ["of the network"]))),
         chosen.steps,
         chosen.batch_size,
-        pace,
+        pace.crops,
+        pace.crops + pace.rollouts,
     )
     return chosen
 
 
-def measure_pace(config: TrainConfig, source: BatchSource) -> float:
-    """Measure the seconds of a training step on crops, on the device that a training would use."""
+def measure_pace(config: TrainConfig, source: BatchSource) -> Pace:
+    """Measure some steps of a training on the device that it would use."""
     device = training_device()
     source.to(device)
     module = build_module(config, build_network(config), source, []).to(device)
     optimizer = module.configure_optimizers()["optimizer"]
     noise = torch.Generator(device).manual_seed(0)
-    start = 0.0
-    for step in range(MEASURED_STEPS + 1):
-        if step == 1:
-            start = time.monotonic()
-        x = source.draw(config.batch_size, torch.Generator().manual_seed(step))
+
+    def seconds(loss: Callable[[], Tensor]) -> float:
+        start = time.monotonic()
         with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config)):
-            clean = module.denoiser.remove_phase(x)
-            loss = denoising_loss(module.denoiser, clean, module.draw_sigma(len(x), noise), noise)
+            value = loss()
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        float(loss.detach())  # waits for the device
-    return (time.monotonic() - start) / MEASURED_STEPS
+        if value.requires_grad:  # a rollout that has diverged has no gradient
+            value.backward()
+            optimizer.step()
+        float(value.detach())  # waits for the device
+        return time.monotonic() - start
+
+    def crops() -> Tensor:
+        x = module.denoiser.remove_phase(source.draw(config.batch_size, torch.Generator().manual_seed(0)))
+        return denoising_loss(module.denoiser, x, module.draw_sigma(len(x), noise), noise)
+
+    pace = Pace(fmean([seconds(crops) for _ in range(MEASURED_STEPS + 1)][1:]))
+    if not module.rollouts:
+        return pace
+    pool = module.make_pool()
+    # The first visits of slots 0, 1, ... start rollouts; at the second ones these only make a step.
+    first, second = (
+        fmean(seconds(partial(pool.training_step, call)) for call in range(start, start + MEASURED_STEPS))
+        for start in (0, pool.n_slots)
+    )
+    setup = max(first - second, 0.0)
+    rollout = second + setup / pool.n_slots
+    return Pace(pace.crops, module.rollouts * rollout, pool.n_slots * (setup + pool.n_slots / 4 * second))
 
 
-def _affordable_steps(config: TrainConfig, source: BatchSource, pace: float, seconds: float) -> int:
-    """Return how many steps there is time for; those with rollouts take longer, by their images' pixels."""
-    module = build_module(config, build_network(config), source, [])
-    mean_pace = pace * (1 + (1 - module.crops_first) * rollout_cost(module))
-    return int(USABLE * seconds / mean_pace)
+def _affordable_steps(config: TrainConfig, pace: Pace, seconds: float) -> int:
+    """Return how many steps there is time for."""
+    mean = pace.crops + (1 - crops_first(config)) * pace.rollouts
+    return int((USABLE * seconds - pace.start) / mean)
 
 
-def _larger_batch(config: TrainConfig, source: BatchSource, pace: float, seconds: float) -> tuple[TrainConfig, float]:
+def _larger_batch(config: TrainConfig, source: BatchSource, pace: Pace, seconds: float) -> tuple[TrainConfig, Pace]:
     """Return the configuration with a batch that a GPU is busy with, and its pace."""
     while config.batch_size * 4 <= LARGEST_BATCH:
         larger = replace(config, batch_size=4 * config.batch_size)
         slower = measure_pace(larger, source)
-        if slower > WORTHWHILE * 4 * pace or _affordable_steps(larger, source, slower, seconds) < ENOUGH_STEPS:
+        if slower.crops > WORTHWHILE * 4 * pace.crops or _affordable_steps(larger, slower, seconds) < ENOUGH_STEPS:
             break
         config, pace = larger, slower
     return config, pace

@@ -106,7 +106,13 @@ class ScoreTraining(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Move the images to the network's device, and continue the stored rollouts."""
         self.source.to(self.device)
-        self.pool = RolloutPool(
+        self.pool = self.make_pool()
+        if self.global_rank == 0:  # a checkpoint has the rollouts of this process
+            self.pool.stored = self.stored_rollouts
+
+    def make_pool(self) -> RolloutPool:
+        """Make the pool of rollouts."""
+        return RolloutPool(
             self.eager_denoiser if self.rollout_batch == 1 else self.denoiser,
             self.source,
             (self.seed % 2**64, self.global_rank),
@@ -114,8 +120,6 @@ class ScoreTraining(lightning.LightningModule):
             batch=self.rollout_batch,
             crop=self.rollout_crop,
         )
-        if self.global_rank == 0:  # a checkpoint has the rollouts of this process
-            self.pool.stored = self.stored_rollouts
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the rollouts."""

@@ -66,11 +66,12 @@ class Pace(lightning.Callback):
     Args:
         change (int): Step at which slower steps begin, which are then measured and logged again.
         factor (float): Estimate of how many times longer those take.
+        settling (int): The first of them, which take longer still, and are not measured.
         lines (bool): Whether to log a line every :data:`LINES_EVERY` seconds.
     """
 
-    def __init__(self, change: int, factor: float, lines: bool) -> None:
-        self.change, self.factor, self.lines = change, factor, lines
+    def __init__(self, change: int, factor: float, *, settling: int = 0, lines: bool = False) -> None:
+        self.change, self.factor, self.settled, self.lines = change, factor, change + settling, lines
         self.announced: set[bool] = set()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -83,16 +84,16 @@ class Pace(lightning.Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any) -> None:
         """Log if it is time."""
         now, step = time.monotonic(), trainer.global_step
-        if step == self.first or step == self.change:
+        if step in (self.first, self.change, self.settled):
             self.first, self.start = step, now
         measured = step - self.first
         if measured < 1:
             return
         pace = (now - self.start) / measured
         left = self.seconds_left(step, trainer.max_steps, pace)
-        slow = step > self.change
+        slow, settling = step > self.settled, self.change < step <= self.settled
         enough = measured >= FEW_STEPS and (now - self.start >= PACE_SECONDS or measured >= MANY_STEPS)
-        if enough and slow not in self.announced:
+        if enough and not settling and slow not in self.announced:
             self.announced.add(slow)
             self.describe(step, trainer.max_steps, pace, left)
         elif self.lines and now - self.line >= LINES_EVERY:

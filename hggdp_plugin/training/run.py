@@ -122,9 +122,6 @@ def build_module(
     can = isinstance(network, UNet) and network.views == 1
     if config.rollouts and not can:
         raise ConfigError("rollouts", config.rollouts, "only for the U-Net with one view", "leave it out")
-    crops_first = config.crops_first
-    if crops_first is None:
-        crops_first = 0.0 if config.init else CROPS_FIRST
     return ScoreTraining(
         network,
         source,
@@ -139,8 +136,15 @@ def build_module(
         rollout_batch=config.rollout_batch,
         rollout_crop=config.rollout_crop,
         rollout_levels=tuple(config.rollout_levels),
-        crops_first=crops_first,
+        crops_first=crops_first(config),
     )
+
+
+def crops_first(config: TrainConfig) -> float:
+    """Return the fraction of the steps before rollouts begin."""
+    if config.crops_first is not None:
+        return config.crops_first
+    return 0.0 if config.init else CROPS_FIRST
 
 
 def training_device() -> torch.device:
@@ -341,7 +345,12 @@ def _build_trainer(module: ScoreTraining, config: TrainConfig, stop: StopOnSigna
             callbacks=[
                 Averaging(),
                 *([ProgressBar()] if bar else []),
-                Pace(change, 1 + rollout_cost(module), lines=not bar),
+                Pace(
+                    change,
+                    1 + rollout_cost(module),
+                    settling=-(-max(config.rollout_levels) // max(module.rollouts, 1)),
+                    lines=not bar,
+                ),
                 stop,
                 Pictures(folder),
                 Checkpoints(folder / "last.ckpt", CHECKPOINT_EVERY, stop, config.max_time),

@@ -9,7 +9,7 @@ from hggdp_plugin.apps.train import main
 from hggdp_plugin.checkpoint import load_model
 from hggdp_plugin.training import budget
 from hggdp_plugin.training.batches import BatchSource
-from hggdp_plugin.training.budget import WIDTHS, fit_to_budget, measure_pace
+from hggdp_plugin.training.budget import WIDTHS, Pace, fit_to_budget, measure_pace
 from hggdp_plugin.training.config import ConfigError, TrainConfig
 
 
@@ -27,7 +27,8 @@ def paces(monkeypatch):
 
     def pace(config, source):
         measured.append(config.widths)
-        return 1e-3 * 2 ** WIDTHS.index(config.widths) if config.widths in WIDTHS else 1e-3
+        crops = 1e-3 * 2 ** WIDTHS.index(config.widths) if config.widths in WIDTHS else 1e-3
+        return Pace(crops, 3e-3, 1.0) if config.rollouts else Pace(crops)
 
     monkeypatch.setattr(budget, "measure_pace", pace)
     monkeypatch.setattr(budget.torch.cuda, "is_available", lambda: False)
@@ -56,17 +57,20 @@ def test_what_is_given_stays(config, paces):
 
 
 def test_rollouts_take_their_time(config, paces):
-    without = fit_to_budget(config, 10.0, given=("widths",)).steps
     config = TrainConfig(**{**vars(config), "rollouts": 1, "crops_first": 0.5})
-    pixels = 40 * 40 / (4 * 32 * 32)
-    assert fit_to_budget(config, 10.0, given=("widths",)).steps == pytest.approx(without / (1 + 0.5 * pixels), rel=0.02)
+    steps = fit_to_budget(config, 10.0, given=("widths",)).steps
+    assert steps == pytest.approx((10 * budget.USABLE - 1) / (1e-3 + 0.5 * 3e-3), rel=0.02)
 
 
 def test_a_pace_is_measured(config):
     rng = np.random.default_rng(0)
-    images = [budget.torch.from_numpy(rng.standard_normal((2, 40, 40), np.float32))]
+    source = BatchSource([budget.torch.from_numpy(rng.standard_normal((2, 40, 40), np.float32))], 32)
     config = TrainConfig(**{**vars(config), "widths": (4, 8)})
-    assert 0 < measure_pace(config, BatchSource(images, 32)) < 10
+    assert 0 < measure_pace(config, source).crops < 10
+    assert measure_pace(config, source)[1:] == (0, 0)
+    pace = measure_pace(TrainConfig(**{**vars(config), "rollouts": 1}), source)
+    assert 0 < pace.rollouts < 10
+    assert pace.rollouts < pace.start < 10_000 * pace.rollouts
 
 
 def test_the_command_keeps_to_what_was_chosen_first(config, paces, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ def test_durations_are_said_in_words(seconds, said):
 
 
 def test_steps_with_rollouts_count_as_longer_until_they_are_measured():
-    pace = Pace(change=75, factor=3.0, lines=False)
+    pace = Pace(change=75, factor=3.0)
     assert pace.seconds_left(25, 100, 2.0) == (50 + 25 * 3) * 2
     assert pace.seconds_left(80, 100, 6.0) == 20 * 6
 
@@ -40,7 +40,7 @@ class Clock:
 def test_after_its_first_steps_a_run_says_how_long_it_takes(seconds, hint, monkeypatch, caplog):
     monkeypatch.setattr(progress, "time", Clock(seconds))
     caplog.set_level(logging.INFO)
-    pace, trainer = Pace(change=10_000, factor=1.0, lines=False), SimpleNamespace(global_step=0, max_steps=10_000)
+    pace, trainer = Pace(change=10_000, factor=1.0), SimpleNamespace(global_step=0, max_steps=10_000)
     pace.on_train_start(trainer, None)
     for step in range(1, 30):
         trainer.global_step = step
