@@ -41,6 +41,36 @@ def radial(path):
     return write(path, header(encoding((8, 8, 1), trajectory="radial")), lines)
 
 
+def references(path):
+    """An image in encoding 1, a prescan in encoding 0, a reference scan with its own field of view in encoding 2."""
+    ksp = kspace(coil_images((12, 16), coils=2))
+    lines = image_acqs(ksp[:, 4:8, 4:12], flags=[20], encoding_space_ref=2)
+    lines += image_acqs(ksp[:, 3:9, 5:11]) + image_acqs(ksp, rows=range(0, 12, 2), encoding_space_ref=1)
+    encodings = [encoding((6, 6, 1), ef=(16, 12, 1)), encoding((16, 12, 1)), encoding((8, 4, 1), ef=(20, 15, 1))]
+    return write(path, header(*encodings), lines)
+
+
+def stack(path):
+    """A stack of stars."""
+    rng = np.random.default_rng(0)
+    k = np.stack([np.linspace(-4, 4, 16)] * 2, axis=1).astype(np.float32)
+    lines = []
+    for spoke, z in np.ndindex(5, 4):
+        data, counters = rng.standard_normal((2, 16, 2)) @ [1, 1j], {"kspace_encode_step_1": spoke}
+        counters["kspace_encode_step_2"] = z
+        lines.append(acquisition(data, traj=k * np.float32([1, 0.1 * spoke]), idx=counters))
+    return write(path, header(encoding((8, 8, 4), kz_center=2, trajectory="radial")), lines)
+
+
+def kooshball(path):
+    """A three-dimensional trajectory."""
+    rng = np.random.default_rng(0)
+    direction = rng.standard_normal((12, 1, 3))
+    k = (direction / np.linalg.norm(direction, axis=-1, keepdims=True) * np.linspace(-4, 4, 16)[:, None]).astype("f4")
+    lines = [acquisition(rng.standard_normal((2, 16, 2)) @ [1, 1j], traj=one) for one in k]
+    return write(path, header(encoding((8, 8, 8), trajectory="other")), lines)
+
+
 def damage_bytes(path, rng):
     """Overwrites, removes or repeats a few bytes anywhere."""
     data = bytearray(path.read_bytes())
@@ -97,14 +127,14 @@ def finite(raw):
     return all(np.isfinite(a).all() for a in arrays if a is not None)
 
 
-@pytest.mark.parametrize("make", [cartesian, volume, radial])
+@pytest.mark.parametrize("make", [cartesian, volume, radial, references, stack, kooshball])
 @pytest.mark.parametrize("damage", [damage_bytes, damage_fields])
 def test_damaged_file(tmp_path, make, damage):
     rng = np.random.default_rng(1)
     whole = make(tmp_path / "whole.h5").read_bytes()
     path = tmp_path / "raw.h5"
     read = 0
-    for case in range(CASES // 6):
+    for case in range(CASES // 12):
         path.write_bytes(whole)
         damage(path, rng)
         try:
