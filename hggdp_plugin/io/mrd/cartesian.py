@@ -171,6 +171,8 @@ def _recentered(measurement: Measurement, plan: CartesianPlan, energy: Energy) -
         if candidate.fits(measurement):
             _logger.warning("%s: the peak is used as the center.", described)
             moved = candidate
+        elif plan.is_complete(name, image):  # only the phase of the image depends on the center
+            _logger.info("%s: the header is used.", described)
         else:
             _logger.warning("%s: the header is used, but its center or its matrix may be wrong.", described)
     return None if moved is plan else moved

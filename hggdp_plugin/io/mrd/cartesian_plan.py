@@ -16,6 +16,9 @@ from hggdp_plugin.io.mrd.readout import Readout, readout_offsets
 
 _logger = logging.getLogger(__name__)
 
+#: Part of the matrix that the acquisitions of complete k-space reach across.
+COMPLETE_FRACTION = 0.95
+
 
 @dataclass(frozen=True)
 class CartesianPlan:
@@ -73,6 +76,14 @@ class CartesianPlan:
         offset = readout_offsets(measurement.acquisitions, image, kept, self.readout.encoded) - self.readout_shift
         on_readout = (offset >= 0) & (offset + kept <= self.readout.encoded)
         return bool((self.usable & on_readout)[image].all())
+
+    def is_complete(self, axis: str, image: np.ndarray) -> bool:
+        """Return whether acquisitions reach from one edge of an axis of k-space to the other."""
+        if axis == "readout":
+            return True  # a shorter readout could have been moved
+        index, size = (self.ky, self.shape[1]) if axis == "ky" else (self.kz, self.shape[0])
+        # Undersampling may leave out the last steps.
+        return bool(np.ptp(index[image]) + 1 >= COMPLETE_FRACTION * size)
 
     def describe_center(self, axis: str, shift: int) -> str:
         """Describe where k-space peaks and where its center should be, for a log message."""

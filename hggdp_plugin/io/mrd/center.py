@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Smallest distance from the center of the header that counts, as a fraction of the matrix and in samples.
-TOLERANCE_FRACTION, TOLERANCE = 1 / 32, 2
+#: Distance from the center of the header that does not count, as a fraction of the matrix and in samples.
+TOLERANCE_FRACTION, TOLERANCE = 1 / 32, 1
 #: How much more energy a readout at the peak must hold than any near the center of the header.
 DOMINANCE = 4.0
 #: Part of the energy that even or odd phase encodings must hold for a comparison.

@@ -57,7 +57,7 @@ class Readout:
         if self.hybrid:
             return fft.fftshift(line, axes=-1)
         line = fft.fftshift(fft.fft(line, norm="ortho", overwrite_x=True), axes=-1)
-        line[..., ~self.measured(offset, stop - offset)] = 0  # Cropping leaks beyond the measured samples.
+        line[..., ~self._covered(offset, stop - offset)] = 0  # Cropping leaks beyond the measured samples.
         return line
 
     def measured(self, offset: int, count: int) -> np.ndarray:
@@ -70,6 +70,10 @@ class Readout:
         Returns:
             array: bool (cropped,). In hybrid space all positions are measured.
         """
+        return self._covered(offset, count)
+
+    def _covered(self, offset: int, count: int) -> np.ndarray:
+        """Find which of the cropped samples lie among those at an offset of the encoded grid."""
         if self.hybrid:
             return np.ones(self.cropped, bool)
         position = (np.arange(self.cropped) - self.cropped // 2) * (self.encoded / self.cropped) + self.encoded // 2

@@ -46,7 +46,7 @@ class ResampledReadout(Readout):
     def measured(self, offset: int, count: int) -> np.ndarray:
         """Find which of the cropped samples lie among the measured ones."""
         positions = self._positions(offset, count)
-        return super().measured(self.encoded // 2 + int(positions[0]), len(positions))
+        return self._covered(self.encoded // 2 + int(positions[0]), len(positions))
 
     def _positions(self, offset: int, count: int) -> np.ndarray:
         center = self.own // 2 - offset
