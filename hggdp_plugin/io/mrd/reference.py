@@ -149,7 +149,7 @@ def resampling_matrix(n: int, center: int, scale: float, positions: np.ndarray) 
         positions (array): Positions on the target grid, relative to the k-space center.
 
     Returns:
-        array: complex64 (positions, n), :math:`E_{mj} = rac{1}{n} \sum_x e^{2 \pi i x (j - m / s) / n}`.
+        array: complex64 (positions, n), :math:`E_{mj} = \frac{1}{n} \sum_x e^{2 \pi i x (j - m / s) / n}`.
     """
     x = np.arange(n) - n // 2
     j = np.arange(n) - center
