@@ -13,6 +13,8 @@ _logger = logging.getLogger(__name__)
 
 #: Fraction of k-space that may be zero in all coils and have a weight before a warning is logged.
 MAX_UNSAMPLED = 0.05
+#: Largest coordinate, relative to half the matrix: outside the first range it is refused, outside the second doubted.
+POSSIBLE_EXTENT, PLAUSIBLE_EXTENT = (0.25, 4.0), (0.5, 1.1)
 
 
 def check_arguments(
@@ -70,6 +72,8 @@ def check_arguments(
         raise ValueError(f"weights: expected values >= 0 that broadcast to y {y.shape}, got shape {weights.shape}")
     if coord is None and weights is not None and weights.size > 1:
         _warn_of_unsampled(y, weights)
+    if coord is not None and mps is not None:
+        _check_units(coord, mps.shape[-2:])
     if noise_var is not None and not 0 <= noise_var < float("inf"):
         raise ValueError(f"noise_var: expected a noise variance >= 0, got {noise_var}")
 
@@ -105,6 +109,19 @@ def check_reference_noise(mps: Array | None, weights: Array | None, coord: Array
         raise ValueError(f"weights: reference_noise needs weights of at most 1, got up to {top:.3g}")
     if mps is not None and (top := float((abs(mps) ** 2).sum(axis=-3).max())) > 1.01:
         raise ValueError(f"mps: reference_noise needs a sum of squares of 1 over the coils, got up to {top:.3g}")
+
+
+def _check_units(coord: Array, matrix: tuple[int, ...]) -> None:
+    """Refuse or doubt coordinates that are not in cycles per field of view."""
+    peak, edge = float(abs(coord).max()), max(matrix) / 2
+    message = (
+        f"coord: the largest coordinate is {peak:.4g}, expected about {edge:g}, half the matrix of {matrix[0]} x"
+        f" {matrix[1]} pixels; the unit is 1 / field of view"
+    )
+    if not POSSIBLE_EXTENT[0] < peak / edge < POSSIBLE_EXTENT[1]:
+        raise ValueError(message)
+    if not PLAUSIBLE_EXTENT[0] <= peak / edge <= PLAUSIBLE_EXTENT[1]:
+        _logger.warning("%s.", message)
 
 
 def _all_finite(array: Array) -> bool:

@@ -375,7 +375,11 @@ def bad(m):
             {"weights": np.stack([y, y])},
             {"weights": m.mask * 1j},
         ],
-        "coord": [{"coord": coord[..., :1]}, {"coord": coord[0, 0]}],
+        "coord": [
+            {"coord": coord[..., :1]},
+            {"coord": coord[0, 0]},
+            {"y": sp.nufft(mps * m.image, coord), "coord": coord / max(m.image.shape)},
+        ],
         "schedule": [{"schedule": "hggdp"}],
         "noise_var": [
             {"noise_var": [0.1]},
@@ -387,6 +391,18 @@ def bad(m):
         "max_cg_iter": [{"max_cg_iter": 0}],
         "prior": [{"prior": "no-such-prior"}, {"prior": 0.01}, {"prior": 0}],
     }
+
+
+def test_the_unit_of_coordinates_is_doubted(measurement, prior, caplog):
+    matrix = measurement.image.shape
+    coord = radial(matrix, 24, 40)
+    y = sp.nufft(measurement.mps * measurement.image, coord)
+    HGGDPRecon(y, measurement.mps, coord=coord, prior=prior)
+    assert not caplog.records
+    HGGDPRecon(y, measurement.mps, coord=coord * 0.3, prior=prior)
+    (record,) = caplog.records
+    assert f"largest coordinate is {0.3 * abs(coord).max():.4g}" in record.message
+    assert f"expected about {max(matrix) / 2:g}" in record.message
 
 
 @pytest.mark.parametrize(
