@@ -49,8 +49,10 @@ def protocol(**more):
     return buffers(**(values | names))
 
 
-def block(data, flags=(), *, lin=0, par=0, center=(N // 2, 0), counters=None, position=(0, 0, 0), **fields):
-    mdb = twixtools.mdb.Mdb_local(np.asarray(data, np.complex64))
+def block(
+    data, flags=(), *, lin=0, par=0, center=(N // 2, 0), counters=None, position=(0, 0, 0), multi_raid=True, **fields
+):
+    mdb = twixtools.mdb.Mdb_local(np.asarray(data, np.complex64), multi_raid)
     mdb.mdh.Counter.Lin, mdb.mdh.Counter.Par = lin, par
     for name, value in (counters or {}).items():
         setattr(mdb.mdh.Counter, name, value)
@@ -69,6 +71,16 @@ def block(data, flags=(), *, lin=0, par=0, center=(N // 2, 0), counters=None, po
 def write(path, *scans):
     """Writes measurements, each of them a protocol and its blocks."""
     twixtools.write_twix([{"hdr_str": hdr, "mdb": list(blocks)} for hdr, blocks in scans], str(path))
+    return path
+
+
+def write_vb(path, hdr, blocks):
+    """Writes a measurement as software VB does: no index of measurements, the header before the data of each coil."""
+    end = twixtools.mdb.Mdb_local(np.zeros((1, 16), np.complex64), False)
+    end.add_flag("ACQEND")
+    content = b"".join(bytes(mdb.mdh) + coil.tobytes() for mdb in [*blocks, end] for coil in mdb.data)
+    header_bytes = 12288  # real protocols are longer still; twixtools takes short ones for an index
+    path.write_bytes(header_bytes.to_bytes(4, "little") + hdr.tobytes()[4:].ljust(header_bytes - 4, b"\0") + content)
     return path
 
 
@@ -111,6 +123,20 @@ def test_oversampling_averages_and_slices(tmp_path):
         close(raw.ksp[0, 0, 0, 0, counter], sp.fft(stack[place], axes=(-2, -1)))
     np.testing.assert_allclose(raw.geometry.position, [[1, 2, 0], [1, 2, 12], [1, 2, 6]])
     assert "Doe, J &amp; Co" in raw.header
+
+
+def test_software_vb(tmp_path, caplog):
+    coil_images = images()
+    blocks = lines(oversampled(coil_images), multi_raid=False)
+    noise = np.random.default_rng(0).standard_normal((20, 3, 256, 2)) @ [1, 1j]
+    adjustment = [block(n, ["NOISEADJSCAN"], multi_raid=False) for n in noise]
+    raw = io.read_twix(write_vb(tmp_path / "meas.dat", protocol(), adjustment + blocks))
+    assert raw.whitened
+    assert (raw.n_coils, raw.image_shape) == (3, (1, N, N))
+    close(raw.noise_cov, np.eye(3) * raw.noise_cov[0, 0], 0.2)
+    raw = io.read_twix(write_vb(tmp_path / "meas.dat", protocol(), blocks))
+    close(raw.ksp[0, 0, 0, 0, 0], sp.fft(coil_images, axes=(-2, -1)))
+    assert all(record.levelname == "INFO" for record in caplog.records)
 
 
 def test_noise_and_reference_scans_of_a_multi_raid_file(tmp_path):
