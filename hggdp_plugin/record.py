@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hggdp_plugin._typing import Array
 from hggdp_plugin.io.files import replacing
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.prior import ScorePrior
-from hggdp_plugin.problem import SenseProblem
 
 #: Packages whose versions are recorded.
 PACKAGES = ("hggdp_plugin", "sigpy", "torch", "numpy", "ismrmrd", "cupy")
@@ -30,8 +28,8 @@ class Record:
         output (mapping): File and shape of the image.
         seconds (mapping): Time of each part of the run by its name.
         messages (sequence): Log of the run as pairs of level and text.
-        estimates (list of dict): Per frame its index, its scale in the units of the data, and the standard deviation of
-            the noise of a complex sample.
+        estimates (list of dict): What was estimated of each frame, see
+            :func:`hggdp_plugin.volume.reconstruct.frame_estimates`.
         self_check (list of dict): Per checked frame what the self-check found, see :mod:`hggdp_plugin.selfcheck`.
     """
 
@@ -42,19 +40,6 @@ class Record:
     messages: Sequence[tuple[str, str]] = ()
     estimates: list[dict[str, object]] = field(default_factory=list)
     self_check: list[dict[str, object]] = field(default_factory=list)
-
-    def add_batch(self, frames: Sequence[tuple[int, ...]], problem: SenseProblem) -> None:
-        """Add the estimates of one batch.
-
-        Args:
-            frames (sequence of tuple): Index of each frame (repetition, contrast, phase, set, slice).
-            problem (SenseProblem): The problem that was solved for them.
-        """
-        scale = np.abs(_on_host(problem.scale)).reshape(-1)
-        noise_std = np.sqrt(np.broadcast_to(_on_host(problem.noise_var).reshape(-1), scale.shape)) * scale
-        for frame, one_scale, one_std in zip(frames, scale, noise_std, strict=True):
-            known = {"frame": list(map(int, frame)), "scale": float(one_scale), "noise_std": float(one_std)}
-            self.estimates.append(known)
 
     def write(self, path: Path) -> None:
         """Write the record as JSON; the file appears only when it is complete."""
@@ -109,9 +94,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _on_host(array: Array) -> np.ndarray:
-    import sigpy as sp
-
-    return np.asarray(sp.to_device(array))

@@ -110,7 +110,7 @@ class ReconJob:
             device=self.device,
             resume=store,
             show_pbar=not args.quiet,
-            on_batch=record.add_batch,
+            on_batch=record.estimates.extend,
         )
         record.seconds = {"reading": read - start, "maps and reconstruction": time.monotonic() - read}
         self._write(output, image, raw)

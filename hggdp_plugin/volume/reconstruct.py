@@ -30,8 +30,10 @@ _logger = logging.getLogger(__name__)
 WHITENED_NOISE_VAR = 0.5
 
 
-#: Is told the index of each frame of a batch, and the problem that was solved.
-BatchObserver: TypeAlias = Callable[[Sequence[tuple[int, ...]], SenseProblem], None]
+#: What was estimated of each frame of a batch, in values that JSON can hold; see :func:`frame_estimates`.
+Estimates: TypeAlias = list[dict[str, object]]
+#: Is told the estimates of each batch.
+BatchObserver: TypeAlias = Callable[[Estimates], None]
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,7 @@ def reconstruct(
         resume (ResumeStore or None): Store of finished batches. With it, the same call after an interruption continues
             and gives the same image bit for bit.
         show_pbar (bool): Show a progress bar, or log the progress where there is no terminal.
-        on_batch (function or None): Called for each batch that is reconstructed, with the index of each of its frames
-            and the problem that was solved.
+        on_batch (function or None): Called with the estimates of each batch, those found in ``resume`` included.
 
     Returns:
         array: complex64 image (repetition, contrast, phase, set, slice, y, x) with the matrix that the header asks for.
@@ -111,45 +112,165 @@ def reconstruct(
     Raises:
         InputError: The folder of ``resume`` holds something else, or the measurement needs 3D data consistency.
     """
-    if raw.slice_axis == "slab":
-        problem = "its three-dimensional trajectory needs a reconstruction of whole volumes, which is not implemented"
-        raise InputError(raw.source, problem, "give 2D slices or a stack of stars or spirals")
-    if noise_var is None and raw.whitened and raw.n_coils > 1:
-        noise_var = WHITENED_NOISE_VAR
-    options = SamplingOptions(
-        prior or load_prior(DEFAULT_PRIOR),
-        schedule or NoiseSchedule.fast(),
+    volume = VolumeRecon(
+        raw,
+        mps,
         noise_var,
-        samples,
-        seed,
-        max_cg_iter,
-        device,
+        prior=prior,
+        schedule=schedule,
+        samples=samples,
+        seed=seed,
+        max_cg_iter=max_cg_iter,
+        calib_width=calib_width,
+        batch_size=batch_size,
+        coil_batch_size=coil_batch_size,
+        device=device,
+        resume=resume,
     )
-    _logger.info("Network: %s.", _network(options))
-    frames = np.flatnonzero(raw.measured_frames)
-    size = _batch_size(raw, len(frames), batch_size, coil_batch_size, device)
-    if resume and len(frames) > size.slices:
-        data = (raw.ksp, raw.mask, raw.calib, raw.coord, mps)
-        settings = [getattr(options, field.name) for field in fields(options)]
-        run = fingerprint(data, settings, calib_width, batch_size, coil_batch_size)
-        size = resume.begin(run, size)
-        _announce(resume, len(frames), size)
-    else:
-        resume = None
-    maps: Callable[[int], Array]
-    if mps is None:
-        maps = CoilMapEstimator(raw, calib_width, device=device)
-    else:
-        maps = np.broadcast_to(mps, (raw.n_slices, raw.n_coils, *raw.grid)).__getitem__
-    progress = Progress(len(frames), size.slices, show_pbar)
-    try:
-        return raw.to_image(_all_batches(raw, frames, maps, options, size, resume, progress, on_batch))
-    except KeyboardInterrupt:
+    return volume.run(show_pbar, on_batch)
+
+
+class VolumeRecon:
+    """A measurement whose slices and frames are sorted into batches: :func:`reconstruct` in two steps.
+
+    Processes that share the folder of ``resume`` can each reconstruct some of the batches with :meth:`run_batch`.
+    :meth:`run` then gives the image that one process makes, bit for bit.
+
+    Args:
+        raw (RawData): The measurement.
+        mps (array or None): See :func:`reconstruct`, as for the others.
+        noise_var (float or None): Noise variance.
+        prior (ScorePrior or None): The prior.
+        schedule (NoiseSchedule or None): Noise levels and step rule.
+        samples (int): Number of samples.
+        seed (int): Seed.
+        max_cg_iter (int or None): Conjugate gradient iterations.
+        calib_width (int or None): Width of the calibration region.
+        batch_size (int or None): Slices at a time.
+        coil_batch_size (int or None): Coils at a time.
+        device (Device): Where to reconstruct.
+        resume (ResumeStore or None): Store of finished batches; one batch alone is not stored.
+
+    Attributes:
+        frames (array): Numbers of the measured frames.
+        size (BatchSize): Frames and coils of a batch.
+        resume (ResumeStore or None): Store of finished batches, if there are several.
+
+    Raises:
+        InputError: The folder of ``resume`` holds something else, or the measurement needs 3D data consistency.
+    """
+
+    def __init__(
+        self,
+        raw: RawData,
+        mps: Array | None = None,
+        noise_var: float | None = None,
+        *,
+        prior: ScorePrior | None = None,
+        schedule: NoiseSchedule | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        max_cg_iter: int | None = None,
+        calib_width: int | None = None,
+        batch_size: int | None = None,
+        coil_batch_size: int | None = None,
+        device: sp.Device = sp.cpu_device,
+        resume: ResumeStore | None = None,
+    ) -> None:
+        if raw.slice_axis == "slab":
+            raise InputError(
+                raw.source,
+                "its three-dimensional trajectory needs a reconstruction of whole volumes, which is not implemented",
+                "give 2D slices or a stack of stars or spirals",
+            )
+        if noise_var is None and raw.whitened and raw.n_coils > 1:
+            noise_var = WHITENED_NOISE_VAR
+        prior, schedule = prior or load_prior(DEFAULT_PRIOR), schedule or NoiseSchedule.fast()
+        self.raw = raw
+        self.options = SamplingOptions(prior, schedule, noise_var, samples, seed, max_cg_iter, device)
+        _logger.info("Network: %s.", _network(self.options))
+        self.frames = np.flatnonzero(raw.measured_frames)
+        self.size = _batch_size(raw, len(self.frames), batch_size, coil_batch_size, device)
+        self.resume: ResumeStore | None = None
+        if resume and len(self.frames) > self.size.slices:
+            data = (raw.ksp, raw.mask, raw.calib, raw.coord, mps)
+            settings = [getattr(self.options, field.name) for field in fields(self.options)]
+            run = fingerprint(data, settings, calib_width, batch_size, coil_batch_size)
+            self.size = resume.begin(run, self.size)
+            self.resume = resume
+        self._maps: Callable[[int], Array]
+        if mps is None:
+            self._maps = CoilMapEstimator(raw, calib_width, device=device)
+        else:
+            self._maps = np.broadcast_to(mps, (raw.n_slices, raw.n_coils, *raw.grid)).__getitem__
+
+    @property
+    def starts(self) -> range:
+        """Position in ``frames`` of the first frame of each batch."""
+        return range(0, len(self.frames), self.size.slices)
+
+    def run(self, show_pbar: bool = True, on_batch: BatchObserver | None = None) -> Array:
+        """Reconstruct the batches that are not in the store, and return the image.
+
+        Args:
+            show_pbar (bool): Show a progress bar, or log the progress where there is no terminal.
+            on_batch (function or None): Called with the estimates of each batch, in their order.
+
+        Returns:
+            array: complex64 image (repetition, contrast, phase, set, slice, y, x).
+        """
+        raw, resume = self.raw, self.resume
         if resume:
-            _logger.info("Interrupted: %s keeps the finished slices; the same command continues.", resume.folder)
-        raise
-    finally:
-        progress.close()
+            _announce(resume, len(self.frames), self.size)
+        progress = Progress(len(self.frames), self.size.slices, show_pbar)
+        images = np.zeros((*raw.frame_shape, *raw.grid), np.complex64)
+        flat = images.reshape(-1, *raw.grid)
+        try:
+            for start in self.starts:
+                batch = self.frames[start : start + self.size.slices]
+                if resume and start in resume:
+                    progress.skip(len(batch))
+                else:
+                    flat[batch], estimates = self._reconstruct(start, progress)
+                    progress.finish_batch()
+                if resume:
+                    flat[batch], estimates = resume.load(start), resume.notes(start)
+                if on_batch is not None:
+                    on_batch(estimates)
+            return raw.to_image(images)
+        except KeyboardInterrupt:
+            if resume:
+                _logger.info("Interrupted: %s keeps the finished slices; the same command continues.", resume.folder)
+            raise
+        finally:
+            progress.close()
+
+    def run_batch(self, start: int) -> int:
+        """Reconstruct one batch into the store, unless it is there.
+
+        Args:
+            start (int): One of ``starts``.
+
+        Returns:
+            int: Number of frames in the batch.
+
+        Raises:
+            ValueError: There is no store, or only one batch.
+        """
+        if self.resume is None:
+            raise ValueError("a batch alone needs a store of finished batches, and a measurement of several batches")
+        n_frames = min(self.size.slices, len(self.frames) - start)
+        if start not in self.resume:
+            self._reconstruct(start, Progress(n_frames, n_frames, show_pbar=False))
+        return n_frames
+
+    def _reconstruct(self, start: int, progress: Progress) -> tuple[Array, Estimates]:
+        """Reconstruct one batch and store it."""
+        index = np.unravel_index(self.frames[start : start + self.size.slices], self.raw.frame_shape)
+        images, estimates = _batch(self.raw, index, self._maps, self.options, self.size.coils, progress)
+        if self.resume:
+            self.resume.save(start, images, estimates)
+        return images, estimates
 
 
 def _network(options: SamplingOptions) -> str:
@@ -183,37 +304,6 @@ def _announce(resume: ResumeStore, n_frames: int, size: BatchSize) -> None:
         _logger.info("Resuming: %d of %d slices are finished already, in %s.", finished, n_frames, resume.folder)
 
 
-def _all_batches(
-    raw: RawData,
-    frames: Array,
-    maps: Callable[[int], Array],
-    options: SamplingOptions,
-    size: BatchSize,
-    resume: ResumeStore | None,
-    progress: Progress,
-    on_batch: BatchObserver | None,
-) -> Array:
-    """Reconstruct the frames with the given numbers, batch by batch; the others are zero.
-
-    Returns:
-        array: complex64 (repetition, contrast, phase, set, slice, *grid).
-    """
-    images = np.zeros((*raw.frame_shape, *raw.grid), np.complex64)
-    flat = images.reshape(-1, *raw.grid)
-    for start in range(0, len(frames), size.slices):
-        batch = frames[start : start + size.slices]
-        if resume and start in resume:
-            flat[batch] = resume.load(start)
-            progress.skip(len(batch))
-            continue
-        index = np.unravel_index(batch, raw.frame_shape)
-        flat[batch] = _batch(raw, index, maps, options, size.coils, progress, on_batch)
-        if resume:
-            resume.save(start, flat[batch])
-        progress.finish_batch()
-    return images
-
-
 def _batch(
     raw: RawData,
     index: tuple[Array, ...],
@@ -221,8 +311,7 @@ def _batch(
     options: SamplingOptions,
     coil_batch_size: int,
     progress: Progress,
-    on_batch: BatchObserver | None,
-) -> Array:
+) -> tuple[Array, Estimates]:
     """Reconstruct one batch: the mean of its samples.
 
     Args:
@@ -232,17 +321,16 @@ def _batch(
         options (SamplingOptions): How to reconstruct.
         coil_batch_size (int): Coils at a time.
         progress (Progress): Progress of the volume.
-        on_batch (function or None): Is told the frames and the problem.
 
     Returns:
-        array: complex64 (frames, *grid).
+        tuple: Images, complex64 (frames, *grid), and the estimates of each frame.
     """
     n_frames = len(index[0])
     ksp = raw.ksp[index]
     mps = np.stack([maps(slice_) for slice_ in index[4]])
     weights = None if raw.mask is None else raw.mask[index][:, None].astype(np.float32)
     coord = raw.coord if raw.coord is None or raw.coord.ndim == 3 else raw.coord[tuple(axis[0] for axis in index)]
-    image = np.zeros((n_frames, *raw.grid), np.complex64)
+    image, estimates = np.zeros((n_frames, *raw.grid), np.complex64), []
     for sample in range(options.samples):
         app = (HGGDPRecon if progress.show_app_bar else BatchRecon)(
             ksp,
@@ -261,6 +349,26 @@ def _batch(
         if isinstance(app, BatchRecon):
             app.progress, app.slices_per_update = progress, n_frames / options.samples / app.alg.max_iter
         image += sp.to_device(app.run()) / options.samples
-        if on_batch is not None and sample == 0:
-            on_batch(list(zip(*index, strict=True)), app.problem)
-    return image
+        if sample == 0:
+            estimates = frame_estimates(list(zip(*index, strict=True)), app.problem)
+    return image, estimates
+
+
+def frame_estimates(frames: Sequence[tuple[int, ...]], problem: SenseProblem) -> Estimates:
+    """Return what was estimated of each frame of a batch.
+
+    Args:
+        frames (sequence of tuple): Index of each frame (repetition, contrast, phase, set, slice).
+        problem (SenseProblem): The problem that was solved for them.
+
+    Returns:
+        list of dict: Per frame its index, its scale in the units of the data, and the standard deviation of the noise
+        of a complex sample.
+    """
+    scale = np.abs(sp.to_device(problem.scale)).reshape(-1)
+    noise_var = np.asarray(sp.to_device(problem.noise_var)).reshape(-1)
+    noise_std = np.sqrt(np.broadcast_to(noise_var, scale.shape)) * scale
+    return [
+        {"frame": list(map(int, frame)), "scale": float(one_scale), "noise_std": float(one_std)}
+        for frame, one_scale, one_std in zip(frames, scale, noise_std, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """Many slices: in batches chosen from the memory, with a progress bar, and continued after a kill."""
 
+import json
 import os
 import signal
 import subprocess
@@ -82,12 +83,16 @@ def test_an_interrupted_run_says_so_and_keeps_its_batches(command, apps, tmp_pat
     apps.seen, apps.stop = 0, 3
     assert main([*command, "-o", "out.npy"]) == 130
     assert "the same command continues" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "out.npy.part").iterdir()) == ["0.npy", "2.npy", "run.json"]
+    kept = sorted(path.name for path in (tmp_path / "out.npy.part").iterdir())
+    assert kept == ["0.json", "0.npy", "2.json", "2.npy", "run.json"]
     apps.seen, apps.stop = 0, None
     monkeypatch.setattr(batching, "slices_at_a_time", lambda *args: 3)  # the memory has changed, the batches stay
     assert main([*command, "-o", "out.npy"]) == 0
     assert apps.seen == 1
     assert content("out.npy") == content("whole.npy")
+    estimates = [json.loads(content(f"{name}.npy.json"))["estimates"] for name in ("out", "whole")]
+    assert estimates[0] == estimates[1]
+    assert [entry["frame"][4] for entry in estimates[0]] == list(range(SLICES))
 
 
 @pytest.mark.parametrize(
