@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hggdp_plugin.apps._cli import input_file, log_to_file, natural, positive, run, set_quiet, sole_writer
+from hggdp_plugin.apps._recon_input import PIPE, read_input
 from hggdp_plugin.io.files import FOLDER, InputError, check_output, suffix_of
 from hggdp_plugin.log import collected_log
 
@@ -26,8 +27,6 @@ ESPIRiT, annealed Langevin dynamics on a learned prior with data consistency at 
 of what was read, estimated and used is written as JSON.
 """
 
-#: Standard input or output.
-PIPE = "-"
 #: Formats of images by the names that --format takes, and their suffixes.
 FORMATS = {
     "h5": ".h5",
@@ -178,7 +177,7 @@ def _recon(argv: Sequence[str] | None) -> int:
             start = time.monotonic()
             try:
                 with nullcontext() if output == PIPE else sole_writer(Path(output)), collected_log() as messages:
-                    raw = _read(args, path)
+                    raw = read_input(args, path)
                     _check_number_of_images(raw, output)
                     _logger.info(raw.summary())
                     job = job or _job(args)
@@ -242,39 +241,6 @@ def _check_outputs(args: argparse.Namespace, outputs: list[str]) -> None:
             raise InputError(output, problem, "reconstruct them apart")
         if output != PIPE:
             check_output(output, inputs=inputs, overwrite=args.overwrite)
-
-
-def _read(args: argparse.Namespace, path: Path) -> "RawData":
-    """Read an input, by what its suffix says.
-
-    Args:
-        args (Namespace): The parsed options.
-        path (Path): Raw data or k-space, or ``-`` for standard input.
-
-    Returns:
-        RawData: The measurement.
-
-    Raises:
-        InputError: If the input cannot be used, or an option does not go with it.
-    """
-    from hggdp_plugin import io
-
-    suffix = suffix_of(path)
-    is_array, is_mrd = suffix in io.ARRAY_SUFFIXES, suffix not in (*io.ARRAY_SUFFIXES, ".dat") and str(path) != PIPE
-    if args.coord and not is_array:
-        raise InputError("--coord", "raw data contain their own trajectory", "leave it out")
-    for option in ("group", "encoding"):
-        if getattr(args, option) is not None and not is_mrd:
-            raise InputError(f"--{option}", f"only ISMRMRD files have {option}s", "leave it out")
-    if str(path) == PIPE:
-        from hggdp_plugin.io.mrd.stream import read_pipe
-
-        return read_pipe(sys.stdin.buffer)
-    if suffix == ".dat":
-        return io.read_twix(path)
-    if is_mrd:
-        return io.read_raw(path, args.group, args.encoding)
-    return io.read_kspace(path, args.coord, mps=args.mps)
 
 
 def _check_number_of_images(raw: "RawData", output: str) -> None:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import sigpy as sp
@@ -15,6 +15,7 @@ from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.interop import torch_device
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.raw import RawData
+from hggdp_plugin.log import collected_log
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.schedule import NoiseSchedule
@@ -229,12 +230,11 @@ class VolumeRecon:
             for start in self.starts:
                 batch = self.frames[start : start + self.size.slices]
                 if resume and start in resume:
+                    flat[batch], estimates = resume.load(start), self._recall(resume.notes(start))
                     progress.skip(len(batch))
                 else:
                     flat[batch], estimates = self._reconstruct(start, progress)
                     progress.finish_batch()
-                if resume:
-                    flat[batch], estimates = resume.load(start), resume.notes(start)
                 if on_batch is not None:
                     on_batch(estimates)
             return raw.to_image(images)
@@ -267,10 +267,18 @@ class VolumeRecon:
     def _reconstruct(self, start: int, progress: Progress) -> tuple[Array, Estimates]:
         """Reconstruct one batch and store it."""
         index = np.unravel_index(self.frames[start : start + self.size.slices], self.raw.frame_shape)
-        images, estimates = _batch(self.raw, index, self._maps, self.options, self.size.coils, progress)
+        with collected_log() as messages:
+            images, estimates = _batch(self.raw, index, self._maps, self.options, self.size.coils, progress)
         if self.resume:
-            self.resume.save(start, images, estimates)
+            warnings = [text for level, text in messages if level == "WARNING"]
+            self.resume.save(start, images, {"estimates": estimates, "warnings": warnings})
         return images, estimates
+
+    def _recall(self, notes: dict[str, Any]) -> Estimates:
+        """Repeat the warnings of a batch that was finished elsewhere or earlier, and return its estimates."""
+        for text in notes.get("warnings", ()):
+            _logger.warning("%s", text)
+        return notes.get("estimates", [])
 
 
 def _network(options: SamplingOptions) -> str:

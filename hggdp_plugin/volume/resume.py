@@ -4,9 +4,10 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,15 +75,15 @@ class ResumeStore:
         """Return the images of the finished batch that begins with slice ``start``."""
         return np.load(self._path(start))
 
-    def notes(self, start: int) -> list[dict[str, object]]:
-        """Return what was noted of the frames of the finished batch that begins with slice ``start``."""
+    def notes(self, start: int) -> dict[str, Any]:
+        """Return what was noted of the finished batch that begins with slice ``start``."""
         path = self._path(start).with_suffix(".json")
-        return json.loads(path.read_text()) if path.exists() else []
+        return json.loads(path.read_text()) if path.exists() else {}
 
-    def save(self, start: int, images: Array, notes: Sequence[dict[str, object]] = ()) -> None:
+    def save(self, start: int, images: Array, notes: Mapping[str, object]) -> None:
         """Store the images of a finished batch, after the notes. The files appear only when they are complete."""
         with replacing(self._path(start).with_suffix(".json")) as path:
-            path.write_text(json.dumps(list(notes)))
+            path.write_text(json.dumps(notes))
         with replacing(self._path(start)) as path:
             np.save(path, images)
 

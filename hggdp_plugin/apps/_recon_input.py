@@ -1,0 +1,47 @@
+"""Inputs of ``hggdp recon``: raw data or k-space, by what their suffixes say."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hggdp_plugin.io.files import InputError, suffix_of
+
+if TYPE_CHECKING:
+    from hggdp_plugin.io import RawData
+
+#: Standard input or output.
+PIPE = "-"
+
+
+def read_input(args: argparse.Namespace, path: Path) -> "RawData":
+    """Read an input, by what its suffix says.
+
+    Args:
+        args (Namespace): The parsed options.
+        path (Path): Raw data or k-space, or ``-`` for standard input.
+
+    Returns:
+        RawData: The measurement.
+
+    Raises:
+        InputError: If the input cannot be used, or an option does not go with it.
+    """
+    from hggdp_plugin import io
+
+    suffix = suffix_of(path)
+    is_array, is_mrd = suffix in io.ARRAY_SUFFIXES, suffix not in (*io.ARRAY_SUFFIXES, ".dat") and str(path) != PIPE
+    if args.coord and not is_array:
+        raise InputError("--coord", "raw data contain their own trajectory", "leave it out")
+    for option in ("group", "encoding"):
+        if getattr(args, option) is not None and not is_mrd:
+            raise InputError(f"--{option}", f"only ISMRMRD files have {option}s", "leave it out")
+    if str(path) == PIPE:
+        from hggdp_plugin.io.mrd.stream import read_pipe
+
+        return read_pipe(sys.stdin.buffer)
+    if suffix == ".dat":
+        return io.read_twix(path)
+    if is_mrd:
+        return io.read_raw(path, args.group, args.encoding)
+    return io.read_kspace(path, args.coord, mps=args.mps)
