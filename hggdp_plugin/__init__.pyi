@@ -5,5 +5,6 @@ from .prior import ScorePrior as ScorePrior
 from .prior import load_prior as load_prior
 from .prox import L2DataConsistency as L2DataConsistency
 from .schedule import NoiseSchedule as NoiseSchedule
+from .uncertainty import UncertaintyMap as UncertaintyMap
 
 __version__: str

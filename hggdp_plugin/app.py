@@ -108,6 +108,7 @@ class HGGDPRecon(sp.app.App):
         if comm is not None and schedule is not None and isinstance(schedule.rule, Gibbs):
             raise ValueError("comm: drawing from the posterior needs all coils in one process; leave it out")
         self.device = sp.Device(device)
+        self.noise_var, self.seed, self.max_cg_iter = noise_var, seed, max_cg_iter
         self.schedule = schedule or NoiseSchedule.fast()
         self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
         if isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise:

@@ -44,6 +44,16 @@ def bundled_priors() -> list[str]:
     return sorted(path.stem for path in PRIORS.glob("*.safetensors"))
 
 
+def prior_file(name_or_path: PathLike) -> Path:
+    """Return the file of a prior.
+
+    Args:
+        name_or_path (str or Path): Name of a bundled prior, or a file.
+    """
+    bundled = PRIORS / f"{name_or_path}.safetensors"
+    return bundled if bundled.exists() else Path(name_or_path)
+
+
 def save_model(path: PathLike, model: ScoreNetwork, metadata: dict[str, Any]) -> None:
     """Write a network's weights and description; an existing file is replaced only by a complete one.
 
@@ -79,8 +89,7 @@ def load_model(name_or_path: PathLike) -> tuple[ScoreNetwork, dict[str, Any]]:
     Raises:
         ValueError: There is no such prior, or the file does not contain one; the message says which and what to do.
     """
-    bundled = PRIORS / f"{name_or_path}.safetensors"
-    path = bundled if bundled.exists() else Path(name_or_path)
+    path = prior_file(name_or_path)
     if not path.is_file():
         raise ValueError(f"prior {name_or_path}: neither a file nor one of: {', '.join(bundled_priors())}")
     if path.suffix in (".pth", ".pt"):

@@ -2,6 +2,7 @@
 
 import copy
 import platform
+from pathlib import Path
 
 import numpy as np
 import sigpy as sp
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from hggdp_plugin import interop
 from hggdp_plugin._typing import Array, PathLike, RandomGenerator
-from hggdp_plugin.checkpoint import DEFAULT_PRIOR, load_model
+from hggdp_plugin.checkpoint import DEFAULT_PRIOR, load_model, prior_file
 from hggdp_plugin.models.denoiser import Denoiser
 from hggdp_plugin.models.network import ScoreNetwork
 from hggdp_plugin.random import complex_normal
@@ -43,6 +44,9 @@ class ScorePrior(sp.prox.Prox):
         chunk (int): Slices that go through the network at a time; bounds the memory.
         seed (int): Seed of the noise that makes views, where no generator is given.
 
+    Attributes:
+        path (None or Path): The file that it was loaded from.
+
     References:
         Venkatakrishnan, S. V., Bouman, C. A., & Wohlberg, B. (2013). Plug-and-play priors for model based
         reconstruction. IEEE GlobalSIP.
@@ -63,6 +67,7 @@ class ScorePrior(sp.prox.Prox):
         self.model = model
         self.views: int = model.views
         self.description = description or {}
+        self.path: Path | None = None
         self.lamda, self.autocast, self.chunk, self.seed = lamda, autocast, chunk, seed
         self._denoisers: dict[tuple[torch.device, bool], Denoiser] = {}
         super().__init__(shape)
@@ -206,7 +211,9 @@ def load_prior(
         ValueError: There is no such prior, or the file does not contain one.
     """
     model, description = load_model(name_or_path)
-    return ScorePrior(model, description, lamda=lamda, autocast=autocast, chunk=chunk, seed=seed)
+    prior = ScorePrior(model, description, lamda=lamda, autocast=autocast, chunk=chunk, seed=seed)
+    prior.path = prior_file(name_or_path)
+    return prior
 
 
 def has_bfloat16(device: torch.device) -> bool:

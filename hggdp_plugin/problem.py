@@ -41,6 +41,7 @@ class SenseProblem:
         support: Where any coil has a signal, bool (..., H, W); None: everywhere.
         start: The least-squares image, divided by ``scale``; (..., H, W).
         solver: How data consistency is solved by default.
+        is_cartesian: Whether the samples lie on the Cartesian grid.
     """
 
     A: sp.linop.Linop
@@ -50,6 +51,7 @@ class SenseProblem:
     support: Array | None
     start: Array
     solver: Solver
+    is_cartesian: bool = True
 
     @classmethod
     def build(
@@ -107,7 +109,7 @@ class SenseProblem:
             if noise_var is not None:
                 variance = (noise_var**0.5 / abs(scale)) ** 2
             else:
-                variance = 0.0 if is_diagonal else _estimate_noise_var(y, coord, comm)
+                variance = 0.0 if is_diagonal else estimate_noise_var(y, coord, comm)
             return cls(
                 A=A,
                 y=y,
@@ -116,6 +118,7 @@ class SenseProblem:
                 support=None if is_diagonal else _support(mps, comm),
                 start=x / scale,
                 solver=_closed_form(A, mps, weights) if is_diagonal else _iterative(A, mps, weights, coord, comm),
+                is_cartesian=is_cartesian,
             )
 
     def consistency(self, solver: Solver | None = None) -> L2DataConsistency:
@@ -214,8 +217,17 @@ def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int) -> Array:
     return run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), max_iter=max_iter))
 
 
-def _estimate_noise_var(y: Array, coord: Array | None, comm: sp.Communicator | None) -> Array:
-    """Return the noise variance of k-space y, the same in every process: the mean of their estimates."""
+def estimate_noise_var(y: Array, coord: Array | None = None, comm: sp.Communicator | None = None) -> Array:
+    """Estimate the noise variance that data consistency uses, at the periphery of k-space.
+
+    Args:
+        y (array): k-space (..., coils, H, W), zero where not sampled, or (..., coils, *coord.shape[:-1]).
+        coord (None or array): Non-Cartesian coordinates.
+        comm (None or Communicator): SigPy communicator; every process gets the mean of their estimates.
+
+    Returns:
+        array: Variance E|n|^2 of a complex sample, float32 (..., 1, 1).
+    """
     xp, share = sp.get_array_module(y), NON_CARTESIAN_NOISE_SHARE
     if coord is None:
         share = CARTESIAN_NOISE_SHARE
