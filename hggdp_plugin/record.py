@@ -30,6 +30,8 @@ class Record:
         messages (sequence): Log of the run as pairs of level and text.
         estimates (list of dict): What was estimated of each frame, see
             :func:`hggdp_plugin.volume.reconstruct.frame_estimates`.
+        uncertainty (mapping): Where the standard error is, how it was made, and what it says of each frame, see
+            :class:`hggdp_plugin.volume.uncertainty.VolumeUncertainty`.
         self_check (list of dict): Per checked frame what the self-check found, see :mod:`hggdp_plugin.selfcheck`.
     """
 
@@ -40,6 +42,7 @@ class Record:
     messages: Sequence[tuple[str, str]] = ()
     estimates: list[dict[str, object]] = field(default_factory=list)
     self_check: list[dict[str, object]] = field(default_factory=list)
+    uncertainty: Mapping[str, object] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write the record as JSON; the file appears only when it is complete."""

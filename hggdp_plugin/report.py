@@ -35,7 +35,7 @@ class Report:
         title (str): Headline, such as the name of the raw data.
         image (array): Reconstructed image (repetition, contrast, phase, set, slice, y, x), complex or magnitude.
         zero_filled (None or array): Image without the method, of the shape of ``image``.
-        std (None or array): Standard error of the magnitude, of the shape of ``image`` and in its units.
+        std (None or array): Standard error of the complex image, of the shape of ``image`` and in its units.
         mask (None or array): Which samples were measured, bool (ky, kx), of one frame.
         messages (sequence): Log of the run as pairs of level and text.
         facts (mapping): Further facts by their names: prior, schedule, seed, self-check ...

@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 import time
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hggdp_plugin._typing import Array
 from hggdp_plugin.apps._cli import find_device, refusals
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, bundled_priors
 from hggdp_plugin.coil_compression import compress_coils
-from hggdp_plugin.io.files import InputError, suffix_of
+from hggdp_plugin.io.files import InputError, std_path, suffix_of
 from hggdp_plugin.io.mrd.images import WINDOW_PERCENTILE
 from hggdp_plugin.io.mrd.stream import write_pipe
 from hggdp_plugin.prior import ScorePrior, load_prior
@@ -26,6 +27,7 @@ from hggdp_plugin.volume.calibration import to_virtual_coils
 from hggdp_plugin.volume.reconstruct import reconstruct
 from hggdp_plugin.volume.resume import ResumeStore
 from hggdp_plugin.volume.selfcheck import FRAMES_TO_CHOOSE, check_frames, report_check
+from hggdp_plugin.volume.uncertainty import VolumeUncertainty
 
 #: Value of ``--prior`` for the bundled prior that fits best.
 AUTO = "auto"
@@ -95,6 +97,7 @@ class ReconJob:
         self.prior_name = next(iter(priors))
         if args.self_check or len(priors) > 1:
             self._check(raw, mps, record)
+        uncertainty = VolumeUncertainty() if args.uncertainty else None
         store = None if output == "-" else ResumeStore(Path(f"{Path(output)}.part"))
         image = reconstruct(
             raw,
@@ -111,16 +114,17 @@ class ReconJob:
             resume=store,
             show_pbar=not args.quiet,
             on_batch=record.estimates.extend,
+            uncertainty=uncertainty,
         )
         record.seconds = {"reading": read - start, "maps and reconstruction": time.monotonic() - read}
-        self._write(output, image, raw)
+        self._write(output, image, raw, uncertainty)
         if store is not None:
             store.remove()
         if output != "-":
             _logger.info("Wrote %s in %.1f s.", output, time.monotonic() - start)
-            self._write_record(record, output, image)
+            self._write_record(record, output, image, uncertainty)
         if args.report is not None:
-            self._write_report(path, raw, image, record)
+            self._write_report(path, raw, image, record, uncertainty)
 
     @property
     def history(self) -> str:
@@ -148,17 +152,20 @@ class ReconJob:
             mps = None if mps is None else compress_coils(matrix, mps)
         return raw, mps
 
-    def _write(self, output: str, image: np.ndarray, raw: io.RawData) -> None:
+    def _write(self, output: str, image: np.ndarray, raw: io.RawData, uncertainty: VolumeUncertainty | None) -> None:
+        std = uncertainty.std if uncertainty else None
         keep_phase = self.args.complex or suffix_of(output) == ".cfl"  # BART's images are complex
         if output != "-":
-            overwrite = self.args.overwrite
-            io.write_image(output, image, raw=raw, complex_=keep_phase, overwrite=overwrite, history=self.history)
+            options = {"raw": raw, "complex_": keep_phase, "overwrite": self.args.overwrite, "history": self.history}
+            io.write_image(output, image, std=std, **options)
             return
         window = (0.0, float(np.percentile(np.abs(image), WINDOW_PERCENTILE)))
         values = image if keep_phase else np.abs(image)
-        write_pipe(sys.stdout.buffer, values, raw, window, self.history)
+        write_pipe(sys.stdout.buffer, values, raw, window, self.history, std)
 
-    def _write_record(self, record: Record, output: str, image: np.ndarray) -> None:
+    def _write_record(
+        self, record: Record, output: str, image: np.ndarray, uncertainty: VolumeUncertainty | None
+    ) -> None:
         args = self.args
         record.options = {
             "prior": self.prior_name,
@@ -179,9 +186,25 @@ class ReconJob:
             "device": str(self.device),
         }
         record.output = {"file": output, "shape": list(image.shape)}
+        if uncertainty:
+            factor = None if uncertainty.factor is None else asdict(uncertainty.factor)
+            record.uncertainty = {
+                "file": std_path(output),
+                "copies": uncertainty.copies,
+                "sampling": uncertainty.family,
+                "conformal_factor": factor,
+                "frames": uncertainty.frames,
+            }
         record.write(Path(f"{Path(output)}.json"))
 
-    def _write_report(self, path: Path, raw: io.RawData, image: np.ndarray, record: Record) -> None:
+    def _write_report(
+        self,
+        path: Path,
+        raw: io.RawData,
+        image: np.ndarray,
+        record: Record,
+        uncertainty: VolumeUncertainty | None,
+    ) -> None:
         args = self.args
         first = next(zip(*raw.measured_frames.nonzero(), strict=True))
         facts = {"method": self.history, "prior": self.prior_name, "samples averaged": args.samples}
@@ -189,6 +212,7 @@ class ReconJob:
             title=path.name,
             image=image,
             zero_filled=zero_filled_image(raw),
+            std=uncertainty.std if uncertainty else None,
             mask=None if raw.mask is None else raw.mask[first],
             messages=record.messages,
             facts=facts,

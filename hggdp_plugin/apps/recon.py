@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hggdp_plugin.apps._cli import input_file, log_to_file, natural, positive, run, set_quiet, sole_writer
 from hggdp_plugin.apps._recon_input import PIPE, read_input
-from hggdp_plugin.io.files import FOLDER, InputError, check_output, suffix_of
+from hggdp_plugin.io.files import FOLDER, InputError, check_output, std_path, suffix_of
 from hggdp_plugin.log import collected_log
 
 if TYPE_CHECKING:
@@ -66,6 +66,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--report", type=Path, metavar="HTML", help="write a report to read in a browser: images, mask, log, versions"
+    )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="write the standard error beside the image: a second series of .h5, else NAME_std, in the image's units"
+        " (three times as long)",
     )
     parser.add_argument("--group", help="HDF5 group of the raw data, if the file has several")
     parser.add_argument(
@@ -241,6 +247,8 @@ def _check_outputs(args: argparse.Namespace, outputs: list[str]) -> None:
             raise InputError(output, problem, "reconstruct them apart")
         if output != PIPE:
             check_output(output, inputs=inputs, overwrite=args.overwrite)
+            if args.uncertainty:
+                check_output(std_path(output), inputs=inputs, overwrite=args.overwrite)
 
 
 def _check_number_of_images(raw: "RawData", output: str) -> None:

@@ -26,6 +26,9 @@ MAX_STORED = 4095
 #: Added to the series description, and said in the comments of every image.
 SERIES_SUFFIX = "learned prior (HGGDP)"
 COMMENTS = "Reconstructed from undersampled data with a learned prior (HGGDP). Research use only."
+#: The same for maps of the standard error.
+STD_DESCRIPTION = "standard error, learned prior (HGGDP)"
+STD_COMMENTS = "Standard error of the complex image of the series beside it, in its units. Research use only."
 #: Deviation from orthonormal directions that is still a geometry.
 DIRECTION_TOLERANCE = 1e-2
 #: DICOM keywords of elements of the MRD header.
@@ -59,7 +62,13 @@ PATIENT_FIELDS = {
 
 
 def write_dicom(
-    path: PathLike, image: np.ndarray, raw: RawData | None, window: tuple[float, float], history: str
+    path: PathLike,
+    image: np.ndarray,
+    raw: RawData | None,
+    window: tuple[float, float],
+    history: str,
+    *,
+    error_of: np.ndarray | None = None,
 ) -> None:
     """Write an image as DICOM (needs pydicom).
 
@@ -69,11 +78,13 @@ def write_dicom(
         raw (RawData or None): Source of geometry and patient; None gives voxels of 1 mm.
         window (tuple of float): Lower and upper end of the gray scale.
         history (str): How the image was made.
+        error_of (array or None): The magnitude that ``image`` is the standard error of: it becomes the second series of
+            the same study.
 
     Raises:
         InputError: If several images are to be written to one file.
     """
-    images = list(_images(image, raw, window, history))
+    images = list(_images(image, raw, window, history, error_of))
     if not os.path.isdir(path):
         if len(images) > 1:
             raise InputError(path, f"there are {len(images)} images, a DICOM file holds one", "give a folder (NAME/)")
@@ -83,7 +94,13 @@ def write_dicom(
         dataset.save_as(Path(path) / f"IM{dataset.InstanceNumber:05d}.dcm", enforce_file_format=True)
 
 
-def _images(image: np.ndarray, raw: RawData | None, window: tuple[float, float], history: str) -> "Iterator[Dataset]":
+def _images(
+    image: np.ndarray,
+    raw: RawData | None,
+    window: tuple[float, float],
+    history: str,
+    error_of: np.ndarray | None,
+) -> "Iterator[Dataset]":
     """Make the data sets of all slices and frames, slices in the order of their positions."""
     from pydicom.uid import generate_uid
 
@@ -92,15 +109,21 @@ def _images(image: np.ndarray, raw: RawData | None, window: tuple[float, float],
     geometry, image = geometry.take(order), image[..., order, :, :]
     slope = float(image.max()) / MAX_STORED or 1.0
     stored = np.rint(image / slope).astype("<u2")
-    digest = hashlib.sha256(image.astype("<f4").tobytes()).hexdigest()
+    main = image if error_of is None else error_of[..., order, :, :]
+    digest = hashlib.sha256(main.astype("<f4").tobytes()).hexdigest()
     common = _common(raw, history)
     entropy = [digest, history, "" if raw is None else raw.source]
-    common.SeriesInstanceUID = generate_uid(entropy_srcs=[*entropy, "series"])
+    series = "series"
+    if error_of is not None:
+        series = "standard error"
+        common.SeriesDescription, common.ImageComments = STD_DESCRIPTION, STD_COMMENTS
+        common.SeriesNumber, common.ImageType = 2, ["DERIVED", "SECONDARY", "OTHER"]
+    common.SeriesInstanceUID = generate_uid(entropy_srcs=[*entropy, series])
     for name in ("StudyInstanceUID", "FrameOfReferenceUID"):
         if name not in common:
             setattr(common, name, generate_uid(entropy_srcs=[*entropy, name]))
     for number, (repetition, contrast, phase, set_, place) in enumerate(np.ndindex(image.shape[:5]), start=1):
-        uid = generate_uid(entropy_srcs=[*entropy, str(number)])
+        uid = generate_uid(entropy_srcs=[*entropy, str(number), *([] if error_of is None else [series])])
         dataset = _one(common, stored[repetition, contrast, phase, set_, place], uid)
         dataset.InstanceNumber = number
         dataset.AcquisitionNumber = repetition + 1

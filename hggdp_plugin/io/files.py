@@ -54,6 +54,19 @@ def suffix_of(path: "PathLike") -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
+def std_path(path: "PathLike") -> str:
+    """Return where the standard error of an image is written: ``NAME_std.nii.gz``; the same MRD file.
+
+    Args:
+        path (path): The image file, or with a slash at its end the folder of DICOM images.
+    """
+    suffix, path = suffix_of(path), os.fspath(path)
+    if suffix == ".h5":
+        return path
+    stem = path.rstrip(f"{FOLDER}{os.sep}") if suffix == FOLDER else path[: len(path) - len(suffix)]
+    return f"{stem}_std{path[len(path) - len(suffix) :]}"
+
+
 def check_input(path: "PathLike") -> None:
     """Refuse a path that is not a file.
 

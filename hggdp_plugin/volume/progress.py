@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 
+import sigpy as sp
 from tqdm.auto import tqdm
 
 _logger = logging.getLogger(__name__)
@@ -73,6 +74,23 @@ class Progress:
     def _seconds_left(self) -> float:
         rate = (self._done - self._resumed) / (time.monotonic() - self._start)
         return (self.n_slices - self._done) / rate
+
+
+class ReportingApp(sp.app.App):
+    """Mix-in of an app of one batch, which reports its updates to the progress of the volume.
+
+    Attributes:
+        progress (Progress or None): Progress of the volume.
+        slices_per_update (float): What an update counts for.
+    """
+
+    progress: Progress | None = None
+    slices_per_update: float = 0.0
+
+    def _post_update(self) -> None:
+        super()._post_update()
+        if self.progress is not None:
+            self.progress.advance(self.slices_per_update)
 
 
 def is_interactive() -> bool:

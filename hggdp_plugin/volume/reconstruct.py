@@ -19,10 +19,12 @@ from hggdp_plugin.log import collected_log
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.schedule import NoiseSchedule
+from hggdp_plugin.uncertainty import QUICK
 from hggdp_plugin.volume.batching import BatchSize, choose_batch_size
 from hggdp_plugin.volume.calibration import CoilMapEstimator
-from hggdp_plugin.volume.progress import Progress
+from hggdp_plugin.volume.progress import Progress, ReportingApp
 from hggdp_plugin.volume.resume import ResumeStore, fingerprint
+from hggdp_plugin.volume.uncertainty import VolumeUncertainty, batch_std
 
 _logger = logging.getLogger(__name__)
 
@@ -48,23 +50,12 @@ class SamplingOptions:
     seed: int
     max_cg_iter: int | None
     device: sp.Device
+    copies: int = 0
+    true_noise_var: float | None = None
 
 
-class BatchRecon(HGGDPRecon):
-    """:class:`HGGDPRecon` of one batch, which reports its updates to the progress of the volume.
-
-    Attributes:
-        progress (Progress or None): Progress of the volume.
-        slices_per_update (float): What an update counts for.
-    """
-
-    progress: Progress | None = None
-    slices_per_update: float = 0.0
-
-    def _post_update(self) -> None:
-        super()._post_update()
-        if self.progress is not None:
-            self.progress.advance(self.slices_per_update)
+class BatchRecon(ReportingApp, HGGDPRecon):
+    """:class:`HGGDPRecon` of one batch, which reports its updates to the progress of the volume."""
 
 
 def reconstruct(
@@ -84,6 +75,7 @@ def reconstruct(
     resume: ResumeStore | None = None,
     show_pbar: bool = True,
     on_batch: BatchObserver | None = None,
+    uncertainty: VolumeUncertainty | None = None,
 ) -> Array:
     """Reconstruct all slices and frames of a measurement.
 
@@ -106,6 +98,7 @@ def reconstruct(
             and gives the same image bit for bit.
         show_pbar (bool): Show a progress bar, or log the progress where there is no terminal.
         on_batch (function or None): Called with the estimates of each batch, those found in ``resume`` included.
+        uncertainty (VolumeUncertainty or None): Gets the standard error of the image; None: it is not estimated.
 
     Returns:
         array: complex64 image (repetition, contrast, phase, set, slice, y, x) with the matrix that the header asks for.
@@ -127,6 +120,7 @@ def reconstruct(
         coil_batch_size=coil_batch_size,
         device=device,
         resume=resume,
+        uncertainty=uncertainty,
     )
     return volume.run(show_pbar, on_batch)
 
@@ -151,6 +145,7 @@ class VolumeRecon:
         coil_batch_size (int or None): Coils at a time.
         device (Device): Where to reconstruct.
         resume (ResumeStore or None): Store of finished batches; one batch alone is not stored.
+        uncertainty (VolumeUncertainty or None): Gets the standard error of the image.
 
     Attributes:
         frames (array): Numbers of the measured frames.
@@ -177,6 +172,7 @@ class VolumeRecon:
         coil_batch_size: int | None = None,
         device: sp.Device = sp.cpu_device,
         resume: ResumeStore | None = None,
+        uncertainty: VolumeUncertainty | None = None,
     ) -> None:
         if raw.slice_axis == "slab":
             raise InputError(
@@ -184,11 +180,14 @@ class VolumeRecon:
                 "its three-dimensional trajectory needs a reconstruction of whole volumes, which is not implemented",
                 "give 2D slices or a stack of stars or spirals",
             )
+        true_noise_var = 1.0 if raw.whitened else noise_var or None
         if noise_var is None and raw.whitened and raw.n_coils > 1:
             noise_var = WHITENED_NOISE_VAR
         prior, schedule = prior or load_prior(DEFAULT_PRIOR), schedule or NoiseSchedule.fast()
-        self.raw = raw
-        self.options = SamplingOptions(prior, schedule, noise_var, samples, seed, max_cg_iter, device)
+        self.raw, self.uncertainty = raw, uncertainty
+        copies = uncertainty.copies if uncertainty else 0
+        sampling = (prior, schedule, noise_var, samples, seed, max_cg_iter, device)
+        self.options = SamplingOptions(*sampling, copies, true_noise_var)
         _logger.info("Network: %s.", _network(self.options))
         self.frames = np.flatnonzero(raw.measured_frames)
         self.size = _batch_size(raw, len(self.frames), batch_size, coil_batch_size, device)
@@ -224,20 +223,20 @@ class VolumeRecon:
         if resume:
             _announce(resume, len(self.frames), self.size)
         progress = Progress(len(self.frames), self.size.slices, show_pbar)
-        images = np.zeros((*raw.frame_shape, *raw.grid), np.complex64)
-        flat = images.reshape(-1, *raw.grid)
+        layers = np.zeros((2 if self.uncertainty else 1, *raw.frame_shape, *raw.grid), np.complex64)
+        flat = layers.reshape(len(layers), -1, *raw.grid)
         try:
             for start in self.starts:
                 batch = self.frames[start : start + self.size.slices]
                 if resume and start in resume:
-                    flat[batch], estimates = resume.load(start), self._recall(resume.notes(start))
+                    flat[:, batch], estimates = resume.load(start), self._recall(resume.notes(start))
                     progress.skip(len(batch))
                 else:
-                    flat[batch], estimates = self._reconstruct(start, progress)
+                    flat[:, batch], estimates = self._reconstruct(start, progress)
                     progress.finish_batch()
                 if on_batch is not None:
                     on_batch(estimates)
-            return raw.to_image(images)
+            return self._finish(layers)
         except KeyboardInterrupt:
             if resume:
                 _logger.info("Interrupted: %s keeps the finished slices; the same command continues.", resume.folder)
@@ -263,6 +262,14 @@ class VolumeRecon:
         if start not in self.resume:
             self._reconstruct(start, Progress(n_frames, n_frames, show_pbar=False))
         return n_frames
+
+    def _finish(self, layers: Array) -> Array:
+        """Return the image of all frames, and hand over its standard error."""
+        image = self.raw.to_image(layers[0])
+        if self.uncertainty:
+            std = abs(self.raw.to_image(layers[1]))  # interpolation can leave small negative values
+            self.uncertainty.finish(self.raw, image, std, self.options.prior, self.options.schedule)
+        return image
 
     def _reconstruct(self, start: int, progress: Progress) -> tuple[Array, Estimates]:
         """Reconstruct one batch and store it."""
@@ -331,9 +338,12 @@ def _batch(
         progress (Progress): Progress of the volume.
 
     Returns:
-        tuple: Images, complex64 (frames, *grid), and the estimates of each frame.
+        tuple: Images, complex64 (1, frames, *grid), or two layers with their standard error, and the estimates of each
+        frame.
     """
     n_frames = len(index[0])
+    recon_work = options.samples * options.schedule.evaluations
+    recon_share = recon_work / (recon_work + options.copies * QUICK.evaluations)
     ksp = raw.ksp[index]
     mps = np.stack([maps(slice_) for slice_ in index[4]])
     weights = None if raw.mask is None else raw.mask[index][:, None].astype(np.float32)
@@ -355,11 +365,16 @@ def _batch(
             show_pbar=progress.show_app_bar,
         )
         if isinstance(app, BatchRecon):
-            app.progress, app.slices_per_update = progress, n_frames / options.samples / app.alg.max_iter
+            app.progress = progress
+            app.slices_per_update = recon_share * n_frames / options.samples / app.alg.max_iter
         image += sp.to_device(app.run()) / options.samples
         if sample == 0:
             estimates = frame_estimates(list(zip(*index, strict=True)), app.problem)
-    return image, estimates
+    if not options.copies:
+        return image[None], estimates
+    slices = (1 - recon_share) * n_frames
+    std = batch_std(app, image, options.copies, options.true_noise_var, progress, slices)
+    return np.stack([image, std]), estimates
 
 
 def frame_estimates(frames: Sequence[tuple[int, ...]], problem: SenseProblem) -> Estimates:

@@ -17,6 +17,8 @@ from hggdp_plugin.io.raw import RawData
 MAX_GRAY = 4095
 #: Upper end of the gray scale, as a percentile of the magnitude.
 WINDOW_PERCENTILE = 99.8
+#: Comment of images that are the standard error of others.
+STD_COMMENT = "Standard error of the complex image of series 0, in its units"
 
 _COMPLEX = np.dtype([("real", "<f4"), ("imag", "<f4")])  # the names that other readers of the standard expect
 _COPIED_FIELDS = (
@@ -69,13 +71,14 @@ def image_headers(image: np.ndarray, raw: RawData | None) -> np.ndarray:
     return headers
 
 
-def image_meta(header: np.ndarray, window: tuple[float, float], history: str) -> str:
+def image_meta(header: np.ndarray, window: tuple[float, float], history: str, comment: str = "") -> str:
     """Make the meta attributes (XML) of one MRD image.
 
     Args:
         header (array): Its header.
         window (tuple of float): Lower and upper end of the gray scale.
         history (str): How it was made.
+        comment (str): What it shows, if not the object.
 
     Returns:
         str: The XML text.
@@ -88,6 +91,8 @@ def image_meta(header: np.ndarray, window: tuple[float, float], history: str) ->
         ImageRowDir=[f"{v:.18g}" for v in header["read_dir"]],
         ImageColumnDir=[f"{v:.18g}" for v in header["phase_dir"]],
     )
+    if comment:
+        meta["ImageComments"] = comment
     return str(meta.serialize())
 
 
@@ -107,7 +112,9 @@ def mrd_images(image: np.ndarray, raw: RawData, history: str) -> list["ismrmrd.I
     return image_objects(gray, raw, (0.0, float(np.percentile(gray, WINDOW_PERCENTILE))), history)
 
 
-def image_objects(image: np.ndarray, raw: RawData, window: tuple[float, float], history: str) -> list["ismrmrd.Image"]:
+def image_objects(
+    image: np.ndarray, raw: RawData, window: tuple[float, float], history: str, *, is_std: bool = False
+) -> list["ismrmrd.Image"]:
     """Make MRD images for sending, with the values as they are.
 
     Args:
@@ -115,20 +122,28 @@ def image_objects(image: np.ndarray, raw: RawData, window: tuple[float, float], 
         raw (RawData): The measurement that the image was made of.
         window (tuple of float): Lower and upper end of the gray scale.
         history (str): How the image was made.
+        is_std (bool): Whether it is the standard error of an image: series 1 in place of 0.
 
     Returns:
         list of ismrmrd.Image: One per slice, or per volume in 3D, with data (1, z, y, x).
     """
     headers = image_headers(image, raw).reshape(-1)
+    headers["image_series_index"] = int(is_std)
     data = image.reshape(len(headers), 1, -1, *image.shape[-2:])
+    comment = STD_COMMENT if is_std else ""
     return [
-        ismrmrd.Image(header.tobytes(), image_meta(header, window, history), data=values)
+        ismrmrd.Image(header.tobytes(), image_meta(header, window, history, comment), data=values)
         for header, values in zip(headers, data, strict=True)
     ]
 
 
 def write_mrd_images(
-    path: Path, image: np.ndarray, raw: RawData | None, window: tuple[float, float], history: str
+    path: Path,
+    image: np.ndarray,
+    raw: RawData | None,
+    window: tuple[float, float],
+    history: str,
+    std: np.ndarray | None = None,
 ) -> None:
     """Write an MRD image file: ``/dataset/image_0`` with data (n, channel, z, y, x), headers and attributes.
 
@@ -138,17 +153,32 @@ def write_mrd_images(
         raw (RawData or None): The measurement that the image was made of.
         window (tuple of float): Lower and upper end of the gray scale.
         history (str): How the image was made.
+        std (array or None): Standard error of the image, float32, for a second series ``/dataset/image_1``.
     """
+    with hdf5_file(path) as file:
+        _write_series(file.create_group("dataset/image_0"), image, raw, window, history)
+        if std is not None:
+            window = (0.0, float(np.percentile(std, WINDOW_PERCENTILE)))
+            _write_series(file.create_group("dataset/image_1"), std, raw, window, history, STD_COMMENT)
+
+
+def _write_series(
+    group: h5py.Group,
+    image: np.ndarray,
+    raw: RawData | None,
+    window: tuple[float, float],
+    history: str,
+    comment: str = "",
+) -> None:
     headers = image_headers(image, raw).reshape(-1)
+    headers["image_series_index"] = int(group.name.rpartition("_")[2])
     data = image.reshape(len(headers), 1, -1, *image.shape[-2:])
     data = np.ascontiguousarray(data).view(_COMPLEX) if np.iscomplexobj(data) else data
-    meta = [image_meta(header, window, history) for header in headers]
+    meta = [image_meta(header, window, history, comment) for header in headers]
     headers["attribute_string_len"] = [len(text) for text in meta]
-    with hdf5_file(path) as file:
-        group = file.create_group("dataset/image_0")
-        group["data"] = data
-        group["header"] = headers
-        group.create_dataset("attributes", data=meta, dtype=h5py.string_dtype())
+    group["data"] = data
+    group["header"] = headers
+    group.create_dataset("attributes", data=meta, dtype=h5py.string_dtype())
 
 
 def read_mrd_images(path: PathLike) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.mrd._ismrmrd import ismrmrd
-from hggdp_plugin.io.mrd.images import image_objects
+from hggdp_plugin.io.mrd.images import WINDOW_PERCENTILE, image_objects
 from hggdp_plugin.io.mrd.reader import read_stream
 from hggdp_plugin.io.raw import RawData
 
@@ -46,7 +46,14 @@ def read_pipe(stream: BinaryIO, source: str = "the stream") -> RawData:
     return read_stream(header, acquisitions, source)
 
 
-def write_pipe(stream: BinaryIO, image: np.ndarray, raw: RawData, window: tuple[float, float], history: str) -> None:
+def write_pipe(
+    stream: BinaryIO,
+    image: np.ndarray,
+    raw: RawData,
+    window: tuple[float, float],
+    history: str,
+    std: np.ndarray | None = None,
+) -> None:
     """Write images in MRD's streaming format: the header of the measurement, the images, and the end.
 
     Args:
@@ -55,6 +62,7 @@ def write_pipe(stream: BinaryIO, image: np.ndarray, raw: RawData, window: tuple[
         raw (RawData): The measurement that the image was made of.
         window (tuple of float): Lower and upper end of the gray scale.
         history (str): How the image was made.
+        std (array or None): Standard error of the image, for a second series.
     """
     from ismrmrd.serialization import ProtocolSerializer
 
@@ -63,6 +71,10 @@ def write_pipe(stream: BinaryIO, image: np.ndarray, raw: RawData, window: tuple[
         serializer.serialize(ismrmrd.xsd.CreateFromDocument(raw.header.encode()))
     for item in image_objects(image, raw, window, history):
         serializer.serialize(item)
+    if std is not None:
+        window = (0.0, float(np.percentile(std, WINDOW_PERCENTILE)))
+        for item in image_objects(std, raw, window, history, is_std=True):
+            serializer.serialize(item)
     serializer.close()
     stream.flush()
 
