@@ -65,7 +65,7 @@ def main() -> None:
             figures[f"noise {noise:g}, {name}"] = row = []
             for rule, shares in SHARES.items():
                 for share in shares:
-                    app = HGGDPRecon(y, mps, share * known[rule], coord=coord, prior=prior, show_pbar=False)
+                    app = HGGDPRecon(y, mps, noise_var=share * known[rule], coord=coord, prior=prior, show_pbar=False)
                     row.append(float(score(app.run(), reference).psnr))
     print("PSNR (dB) by the share of the true or the measured variance\n")
     print_table([f"{share:g} {rule}" for rule, shares in SHARES.items() for share in shares], figures)

@@ -134,7 +134,7 @@ def _prior(name: str) -> Any:
 def ours(problem: Problem, prior: str, noise_var: float | None = None) -> np.ndarray:
     """Our reconstruction."""
     options: dict[str, Any] = {"coord": problem.coord, "show_pbar": False}
-    return HGGDPRecon(problem.y, problem.mps, noise_var, prior=_prior(prior), **options).run()
+    return HGGDPRecon(problem.y, problem.mps, noise_var=noise_var, prior=_prior(prior), **options).run()
 
 
 def measure(scan: Scan, sampling: str, name: str, methods: dict[str, str | None]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def check(case: Case, prior: str, absurd: list[str]) -> dict[str, list[float]]:
     start = time.process_time()
     self_check(problem.y, problem.mps, noise_var, **options)
     middle = time.process_time()
-    HGGDPRecon(problem.y, problem.mps, noise_var, show_pbar=False, **options).run()
+    HGGDPRecon(problem.y, problem.mps, noise_var=noise_var, show_pbar=False, **options).run()
     found["seconds"] = [round(middle - start, 3), round(time.process_time() - middle, 3)]
     return found
 

@@ -2,8 +2,8 @@
 Multi-coil reconstruction
 =========================
 
-:class:`~hggdp_plugin.HGGDPRecon` is a SigPy app. It is called with the arguments of
-:class:`sigpy.mri.app.L1WaveletRecon`, except that there is no regularization parameter to tune.
+:class:`~hggdp_plugin.HGGDPRecon` is a SigPy app. It stands where :class:`sigpy.mri.app.L1WaveletRecon` stood, without
+its regularization weight: there is nothing to tune, and what follows ``mps`` is given by name.
 """
 
 # %%

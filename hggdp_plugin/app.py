@@ -1,9 +1,11 @@
 """HGGDP reconstruction as a SigPy app."""
 
+import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
-import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._deprecation import warn_deprecated
@@ -20,18 +22,51 @@ from hggdp_plugin.validation import check_counts, check_reference_noise
 SUMMARY_INTERVAL = 0.5
 
 
+#: Arguments after ``mps`` in the order in which they could once be given without their names.
+OLD_ORDER = ("prior", "lamda", "weights", "coord", "device", "coil_batch_size", "comm", "seed", "schedule")
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
+
+
+def _accept_old_arguments(init: Constructor) -> Constructor:
+    """Let a constructor accept ``lamda`` and arguments after ``mps`` without names, with a DeprecationWarning.
+
+    Raises:
+        ValueError: The third argument is neither a prior nor named, such as the weight of SigPy's L1WaveletRecon.
+    """
+
+    @functools.wraps(init)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        self_y_mps, others = args[:3], args[3:]
+        if others and not isinstance(others[0], str | Path | ScorePrior | None):
+            raise ValueError(
+                f"HGGDPRecon: the third argument is {type(others[0]).__name__}; give what follows mps by name. A "
+                "regularization weight, as SigPy's lamda, has no counterpart: leave it out"
+            )
+        if others:
+            warn_deprecated("HGGDPRecon: give what follows mps by name, such as prior=...")
+        elif "lamda" in kwargs:
+            warn_deprecated("HGGDPRecon: lamda is now called noise_var, the noise variance of y; it is not a weight")
+        named: dict[str, Any] = {**dict(zip(OLD_ORDER, others, strict=False)), **kwargs}
+        noise_var = named.pop("lamda", None)
+        init(*self_y_mps, **(named if noise_var is None else {**named, "noise_var": noise_var}))
+
+    return cast(Constructor, wrapper)
+
+
 class HGGDPRecon(sp.app.App):
     r"""Reconstruction with a learned score prior (HGGDP).
 
-    Samples images by annealed Langevin dynamics on the prior, with data consistency at every step. So it looks for an x
-    for which both terms of
+    Alternates denoising by the learned prior with data consistency, from large noise levels to small; by default with
+    one step per level. So it looks for an x for which both terms of
 
     .. math::
         -\log p(x \,|\, y) = \frac{1}{\nu} \| W^{1/2} (F S x - y) \|_2^2 - \log p(x) + \text{const.}
 
     are small, with the k-space weights W, the Fourier transform F, the coil sensitivity maps S, the noise variance
-    :math:`\nu` and the prior p. A replacement for :class:`sigpy.mri.app.L1WaveletRecon`. Leading axes of ``y`` are a
-    batch (slices, frames), which goes through the network at once; the result of a slice does not depend on the others.
+    :math:`\nu` and the prior p. A replacement for :class:`sigpy.mri.app.L1WaveletRecon`, but for its regularization
+    weight ``lamda``: nothing here takes its place, and what follows ``mps`` is given by name. Leading axes of ``y`` are
+    a batch (slices, frames), which goes through the network at once; the result of a slice does not depend on the
+    others.
 
     Args:
         y (array): k-space, complex (..., coils, H, W), zero where not sampled, or (..., coils, *coord.shape[:-1]).
@@ -57,7 +92,6 @@ class HGGDPRecon(sp.app.App):
             iterations of Chebyshev, and 4 of conjugate gradients for non-Cartesian samples.
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
-        lamda (None or float): Deprecated name of ``noise_var``.
 
     Attributes:
         problem (SenseProblem): Operator, scaled data and noise variance.
@@ -80,26 +114,25 @@ class HGGDPRecon(sp.app.App):
         density priors for MR image reconstruction. IEEE TMI, 40(12), 3265-3278.
     """
 
+    @_accept_old_arguments
     def __init__(
         self,
         y: Array,
         mps: Array | None = None,
+        *,
         noise_var: float | None = None,
         weights: Array | None = None,
         coord: Array | None = None,
         device: sp.Device = sp.cpu_device,
         coil_batch_size: int | None = None,
         comm: sp.Communicator | None = None,
-        *,
         prior: PathLike | ScorePrior | None = None,
         schedule: NoiseSchedule | None = None,
         seed: int = 0,
         max_cg_iter: int | None = None,
         show_pbar: bool = True,
         leave_pbar: bool = True,
-        lamda: float | None = None,
     ) -> None:
-        prior, noise_var, weights = _accept_old_arguments(prior, noise_var, weights, lamda)
         if not isinstance(prior, str | Path | ScorePrior | None):
             raise ValueError(f"prior: expected its name, its file or a ScorePrior, got {prior!r}")
         if not isinstance(schedule, NoiseSchedule | None):
@@ -148,25 +181,3 @@ class HGGDPRecon(sp.app.App):
 
     def _output(self) -> Array:
         return self.image
-
-
-def _accept_old_arguments(
-    prior: PathLike | ScorePrior | None,
-    noise_var: float | None,
-    weights: Array | None,
-    lamda: float | None,
-) -> tuple[PathLike | ScorePrior | None, float | None, Array | None]:
-    """Translate ``lamda`` and the argument order y, mps, prior, lamda of earlier versions; leave other calls alone.
-
-    Returns:
-        tuple: ``prior``, ``noise_var`` and ``weights``.
-    """
-    if isinstance(noise_var, str | Path | ScorePrior):
-        warn_deprecated("HGGDPRecon: the third argument is now noise_var; give the prior by name, prior=...", 4)
-        prior, noise_var = noise_var, lamda
-        if isinstance(weights, float | int | np.number):
-            noise_var, weights = float(weights), None
-    elif lamda is not None:
-        warn_deprecated("HGGDPRecon: lamda is now called noise_var", 4)
-        noise_var = lamda
-    return prior, noise_var, weights

@@ -23,7 +23,8 @@ LEAST_SQUARES_ITERATIONS = 15
 CARTESIAN_ITERATIONS, NON_CARTESIAN_ITERATIONS = 2, 4
 #: Conjugate gradient iterations of a draw from the likelihood.
 LIKELIHOOD_ITERATIONS = 10
-#: Part of the variance at the periphery of k-space that is taken as noise; the rest is signal (benchmarks/noise.py).
+#: Part of the variance at the periphery of k-space that is taken as noise variance. Signal adds to that variance, and
+#: on the grid half of the true one gives the highest PSNR (benchmarks/noise.py, docs/sampling.md).
 CARTESIAN_NOISE_SHARE, NON_CARTESIAN_NOISE_SHARE = 0.3, 0.4
 #: Largest deviation from 1 of the magnitude of a map that counts as uniform.
 UNIT_MAP_TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ from hggdp_plugin._deprecation import renamed_arguments, warn_deprecated
 
 
 class StepRule:
-    r"""What a step of :class:`hggdp_plugin.alg.AnnealedLangevin` does. Subclasses set what differs from a plain step.
+    r"""What a sampler does at a noise level. Each subclass says which of these attributes its sampler uses.
 
     Attributes:
         eps (float): Step size :math:`\epsilon`, relative to :math:`\sigma_k^2`; 1 goes all the way to the denoised
@@ -242,7 +242,7 @@ class NoiseSchedule:
     ) -> "NoiseSchedule":
         """Return the schedule that draws from the posterior, see :class:`hggdp_plugin.posterior.SplitGibbs`.
 
-        The bias of the draws is inversely proportional to the number of steps; ``docs/uncertainty.md`` has figures.
+        The bias of the draws is inversely proportional to the number of steps.
 
         Args:
             levels (int): Noise levels.

@@ -141,7 +141,7 @@ def test_the_noise_variance_decides_how_close_the_data_are(measurement, prior):
     m = measurement
     residual = []
     for noise_var in (1e-6, 1e-2, 1e2):
-        app = HGGDPRecon(m.y, m.mps, noise_var, prior=prior, schedule=FAST, show_pbar=False)
+        app = HGGDPRecon(m.y, m.mps, noise_var=noise_var, prior=prior, schedule=FAST, show_pbar=False)
         app.run()
         residual.append(np.linalg.norm(app.problem.A(app.alg.x) - app.problem.y))
     assert residual[0] < residual[1] < residual[2]
@@ -456,13 +456,19 @@ def test_lamda_is_the_old_name_of_the_noise_variance(measurement, prior):
 @pytest.mark.parametrize(("lamda", "named"), [((), {}), ((1e-3,), {}), ((None,), {}), ((), {"lamda": 1e-3})])
 def test_the_old_order_of_arguments_still_works(lamda, named, measurement, prior):
     m, noise_var = measurement, named.get("lamda", *lamda or (None,))
-    with pytest.warns(DeprecationWarning, match="the third argument is now noise_var"):
+    with pytest.warns(DeprecationWarning, match="give what follows mps by name"):
         app = HGGDPRecon(m.y, m.mps, prior, *lamda, **named, schedule=FAST, show_pbar=False)
     np.testing.assert_array_equal(app.run(), recon(m.y, m.mps, prior, noise_var=noise_var))
 
 
 def test_weights_may_be_named_beside_a_prior_in_the_old_place(measurement, prior):
     m, weights = measurement, measurement.mask * np.float32(0.5)
-    with pytest.warns(DeprecationWarning, match="the third argument is now noise_var"):
+    with pytest.warns(DeprecationWarning, match="give what follows mps by name"):
         app = HGGDPRecon(m.y, m.mps, prior, weights=weights, schedule=FAST, show_pbar=False)
     np.testing.assert_array_equal(app.run(), recon(m.y, m.mps, prior, weights=weights))
+
+
+@pytest.mark.parametrize("weight", [0.005, np.float32(1), 1])
+def test_a_regularization_weight_in_the_place_of_sigpys_is_refused(weight, measurement):
+    with pytest.raises(ValueError, match=r"third argument is \w+; give what follows mps by name.*lamda"):
+        HGGDPRecon(measurement.y, measurement.mps, weight)

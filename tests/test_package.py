@@ -68,6 +68,9 @@ def test_imports_point_down():
     named = set(re.findall(r"\w+", picture))
     missing = {path.stem for path in MODULES.values() if not path.stem.startswith("_")} - named
     assert not missing, f"the picture lacks {missing}"
+    assert len(floors) == len(set(floors)), "the picture shows a module twice"
+    rows = re.findall(r"^    (\w+)(?=   |  \w+$|$)", picture, re.MULTILINE)
+    assert not (gone := set(rows) - {path.stem for path in MODULES.values()} - rooms), f"the picture shows {gone}"
     for name, path in MODULES.items():
         for target in imports(path):
             room, other = (module.split(".")[1] if "." in module else None for module in (name, target))

@@ -348,7 +348,7 @@ def test_posterior_schedule_draws_images_with_the_app(measurement, prior):
     m = measurement
 
     def draw(scale=1.0, seed=0):
-        app = HGGDPRecon(scale * m.y, m.mps, 2e-4, prior=prior, schedule=SHORT, seed=seed, show_pbar=False)
+        app = HGGDPRecon(scale * m.y, m.mps, noise_var=2e-4, prior=prior, schedule=SHORT, seed=seed, show_pbar=False)
         assert isinstance(app.alg, SplitGibbs)
         return app.run()
 
@@ -358,7 +358,7 @@ def test_posterior_schedule_draws_images_with_the_app(measurement, prior):
     assert np.linalg.norm(draw(seed=1) - image) > 1e-3 * np.linalg.norm(image)
     c = 2 * np.exp(0.7j)
     scaled = HGGDPRecon(
-        (c * m.y).astype(np.complex64), m.mps, 4 * 2e-4, prior=prior, schedule=SHORT, show_pbar=False
+        (c * m.y).astype(np.complex64), m.mps, noise_var=4 * 2e-4, prior=prior, schedule=SHORT, show_pbar=False
     ).run()
     np.testing.assert_allclose(scaled, c * image, atol=2e-3 * abs(image).max())
 

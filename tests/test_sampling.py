@@ -43,7 +43,7 @@ def problem(make_measurement):
         m = make_measurement(coils=coils, shape=SHAPE)
         prior = ScorePrior(Network(views), autocast=False)
         options = {"prior": prior, "seed": SEED, "schedule": schedule, "max_cg_iter": 60, "show_pbar": False}
-        app = HGGDPRecon(m.y, m.mps if coils > 1 else None, noise_var, **options)
+        app = HGGDPRecon(m.y, m.mps if coils > 1 else None, noise_var=noise_var, **options)
         return app, app.problem.y.astype(complex), m.mps.astype(complex), m.mask
 
     return make

@@ -70,8 +70,10 @@ def write_image(
             write_png(temporary, magnitude, window, history, transpose=raw is not None and is_bart(raw.source))
         elif suffix in (".dcm", FOLDER):
             write_dicom(temporary, magnitude, raw, window, history)
-        else:
+        elif suffix in (".nii", ".nii.gz"):
             write_nifti(temporary, values, raw, history)
+        else:
+            raise AssertionError(f"no writer for {suffix}, which is in IMAGE_SUFFIXES")
     if std is not None and suffix != ".h5":
         _write_std(std_path(path), std, magnitude, raw, overwrite, history)
 

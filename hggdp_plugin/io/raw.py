@@ -8,7 +8,7 @@ import numpy as np
 
 from hggdp_plugin._typing import Array
 
-#: Largest matrix that is believed: the counters of acquisitions have 16 bits.
+#: Largest plausible matrix: the counters of acquisitions have 16 bits.
 MAX_MATRIX = 65535
 #: Samples beyond this magnitude are refused: their squares overflow single precision.
 MAX_SAMPLE = 1e15

@@ -35,7 +35,7 @@ WHITENED_NOISE_VAR = 0.5
 
 #: What was estimated of each frame of a batch, in values that JSON can hold; see :func:`frame_estimates`.
 Estimates: TypeAlias = list[dict[str, object]]
-#: Is told the estimates of each batch.
+#: Callback that receives the estimates of each batch.
 BatchObserver: TypeAlias = Callable[[Estimates], None]
 
 
@@ -353,11 +353,11 @@ def _batch(
         app = (HGGDPRecon if progress.show_app_bar else BatchRecon)(
             ksp,
             mps,
-            options.noise_var,
-            weights,
-            coord,
-            options.device,
-            coil_batch_size,
+            noise_var=options.noise_var,
+            weights=weights,
+            coord=coord,
+            device=options.device,
+            coil_batch_size=coil_batch_size,
             prior=options.prior,
             schedule=options.schedule,
             seed=options.seed + sample,

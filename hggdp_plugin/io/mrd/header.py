@@ -13,11 +13,11 @@ _logger = logging.getLogger(__name__)
 
 #: Elements of the encoding limits along ky and kz.
 ENCODING_STEPS = ("kspace_encoding_step_1", "kspace_encoding_step_2")
-#: Largest field of view that is believed, in mm.
+#: Largest plausible field of view, in mm.
 MAX_FOV = 1e5
-#: Largest ratio of recon matrix to encoded matrix that is believed.
+#: Largest plausible ratio of recon matrix to encoded matrix.
 MAX_ZOOM = 8
-#: Range of relative receiver noise bandwidths that are believed.
+#: Range of plausible relative receiver noise bandwidths.
 BANDWIDTH_RANGE = (0.1, 10.0)
 
 

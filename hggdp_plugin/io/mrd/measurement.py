@@ -41,7 +41,8 @@ class Measurement:
         Args:
             header (Header): The XML header.
             acquisitions (Acquisitions): All acquisitions.
-            encoding (int or None): Number of the encoding to reconstruct; None: the one with the most data.
+            encoding (int or None): Number of the encoding to reconstruct; None: the one that covers the
+                largest part of k-space.
 
         Returns:
             Measurement: Ready to be read.

@@ -13,9 +13,9 @@ from hggdp_plugin.io.trajectory import KSpaceExtent, split_partitions, to_cycles
 
 _logger = logging.getLogger(__name__)
 
-#: Largest coordinate that is believed in any unit.
+#: Largest plausible coordinate in any unit.
 MAX_COORDINATE = 1e6
-#: Largest coordinate along z that is believed, relative to the edge of k-space.
+#: Largest plausible coordinate along z, relative to the edge of k-space.
 MAX_KZ = 1.12
 
 
