@@ -142,6 +142,18 @@ class Rows:
     def add(self, row: str, method: str, figures: Any) -> None:
         """Add figures, and write all of them."""
         self.rows.setdefault(row, {})[method] = figures
+        self.write()
+
+    def table(self, name: str, columns: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> None:
+        """Print a table as the documentation shows it, and keep its cells."""
+        print()
+        print_table(columns, rows, name)
+        cells = {row: dict(zip(columns, map(cell, values), strict=True)) for row, values in rows.items()}
+        self.description.setdefault("tables", {})[name] = cells
+        self.write()
+
+    def write(self) -> None:
+        """Write everything, if there is a file."""
         if self.path:
             head = json.dumps(self.description, indent=1)[:-2]
             lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self.rows.items()))
@@ -185,12 +197,16 @@ def siat_images(path: Path, which: slice = slice(None)) -> np.ndarray:
     return (data[:, 0] + 1j * data[:, 1]).astype(np.complex64)
 
 
-def print_table(columns: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> None:
+def cell(value: Any) -> str:
+    """A number with two decimals, anything else as it is."""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def print_table(columns: Sequence[str], rows: Mapping[str, Sequence[Any]], corner: str = "") -> None:
     """Print a Markdown table; numbers with two decimals."""
-    print(f"| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
+    print(f"| {corner} | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for name, values in rows.items():
-        cells = [f"{value:.2f}" if isinstance(value, float) else str(value) for value in values]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print(f"| {name} | {' | '.join(map(cell, values))} |", flush=True)
 
 
 def report(args: argparse.Namespace, figures: dict[str, Any], device: str | torch.device = "cpu") -> None:

@@ -9,8 +9,9 @@ PSNR of the magnitude, peak 1, after the best complex scale.
     python benchmarks/reach.py --json reach.json --tables          # of what was measured before
 
 What the JSON file has is not measured again, so that another prior costs only its own reconstructions. With
-``--minutes`` a run stops after that time; the same command continues. ``--pictures FOLDER`` draws a knee, a heart and
-two T1 heads for your own use: the licenses of most scans do not allow to pass pictures on.
+``--minutes`` a run stops after that time; the same command continues. ``--slices 1`` takes one slice of each domain.
+``--pictures FOLDER`` draws a knee, a heart and two T1 heads for your own use: the licenses of most scans do not allow
+to pass pictures on.
 """
 
 import argparse
@@ -21,8 +22,8 @@ from typing import Any
 
 import numpy as np
 from baselines import METHODS, best
-from common import Rows, in_parallel, machine, parser, print_table
-from scans import ADDED, NOISES, SAMPLINGS, Case, Problem, cases, scans, simulate
+from common import Rows, in_parallel, machine, parser
+from scans import ADDED, NOISES, SAMPLINGS, Case, Problem, cases, first_of_each, scans, simulate
 
 from hggdp_plugin import HGGDPRecon, NoiseSchedule, load_prior
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
@@ -70,15 +71,25 @@ def reconstruct(case: Case, methods: list[str], priors: dict[str, str], text: st
 
 
 def todo(found: list[Case], rows: Rows, priors: dict[str, str], text: str) -> Iterator[tuple[Any, ...]]:
-    """What is not measured yet; SigPy's methods, the slow ones, only on lines and Poisson R=6 at the middle noise."""
-    for case in found:
-        methods = [*METHODS, *priors]
-        other_noise = case.several and case.noise != (0.0 if case.scan.measured_coils else 0.01)
-        if other_noise or case.sampling not in ("random lines R=4", "Poisson R=6"):
-            methods = [method for method in methods if not method.startswith("SigPy")]
-        missing = [method for method in methods if not rows.has(case.key, method)]
-        if missing:
-            yield case, missing, priors, text
+    """What is not measured yet, the most telling first.
+
+    SigPy's methods, the slow ones, come last, and only for lines and Poisson R=6 at the middle noise.
+    """
+    main = [case for case in found if _is_middle(case) and case.sampling in ("random lines R=4", "Poisson R=6")]
+    others = [case for case in found if case not in main]
+    several, one = ([case for case in main if case.several == value] for value in (True, False))
+    quick = [method for method in [*METHODS, *priors] if not method.startswith("SigPy")]
+    slow = [method for method in METHODS if method not in quick]
+    for chosen, methods in (([*several, *one, *others], quick), ([*several, *one], slow)):
+        for case in chosen:
+            missing = [method for method in methods if not rows.has(case.key, method)]
+            if missing:
+                yield case, missing, priors, text
+
+
+def _is_middle(case: Case) -> bool:
+    """Whether a case has the middle level of noise; with one coil all have."""
+    return not case.several or case.noise == (0.0 if case.scan.measured_coils else 0.01)
 
 
 def mean(rows: Rows, found: list[Case], method: str, column: int = 0) -> Any:
@@ -110,16 +121,17 @@ def print_tables(rows: Rows, found: list[Case], priors: list[str]) -> None:
 
     for prior in priors:
         for several, name in ((True, "several coils"), (False, "one coil")):
-            print(f"\n{prior}, PSNR minus that of {BART} (dB), {name}\n")
-            print_table(SAMPLINGS, {d: [gain(rows, of(d, several, s), prior) for s in SAMPLINGS] for d in domains})
-        print(f"\n{prior}, the same at Poisson R=6 by the noise, several coils\n")
+            table = {d: [gain(rows, of(d, several, s), prior) for s in SAMPLINGS] for d in domains}
+            rows.table(f"{prior}: dB above BART, {name}", SAMPLINGS, table)
         table = {d: [gain(rows, of(d, True, "Poisson R=6", i), prior) for i in range(3)] for d in domains}
-        print_table(["low", "middle", "high"], table)
+        rows.table(f"{prior}: dB above BART, Poisson R=6", ["low noise", "middle noise", "high noise"], table)
+    methods = [*METHODS, *priors]
     for sampling in ("random lines R=4", "Poisson R=6"):
         for column, name in enumerate(COLUMNS[:3]):
-            print(f"\n{name}, {sampling}, several coils\n")
-            methods = [*METHODS, *priors]
-            print_table(methods, {d: [mean(rows, of(d, True, sampling), m, column) for m in methods] for d in domains})
+            figures = {d: [mean(rows, of(d, True, sampling), m, column) for m in methods] for d in domains}
+            if name == "SSIM":
+                figures = {d: [v if v == "-" else f"{v:.3f}" for v in values] for d, values in figures.items()}
+            rows.table(f"{name}, {sampling}", methods, figures)
 
 
 def draw(found: list[Case], priors: dict[str, str], text: str, folder: Path) -> None:
@@ -141,6 +153,7 @@ def main() -> None:
     p.add_argument("--prior", nargs="+", default=[DEFAULT_PRIOR], help="priors to measure, names or files")
     p.add_argument("--schedule", default="fast", help="noise schedule: fast or hggdp, then perhaps :name=value,...")
     p.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    p.add_argument("--slices", type=int, help="measure at most so many slices of each domain (default: all)")
     p.add_argument("--minutes", type=float, help="start nothing more after this time")
     p.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="draw a knee, a heart and two heads, measure nothing"
@@ -151,7 +164,7 @@ def main() -> None:
     label = "" if args.schedule == "fast" else f", {args.schedule}"
     rows = Rows(args.json, {"machine": machine(), "columns": COLUMNS})
     priors = rows.priors(args.prior, label)
-    found = list(cases(scans(args.data)))
+    found = list(cases(first_of_each(scans(args.data), args.slices)))
     if args.pictures:
         return draw(found, priors, args.schedule, args.pictures)
     if not args.tables:
@@ -161,7 +174,7 @@ def main() -> None:
             for method, values in figures.items():
                 rows.add(case.key, method, values)
             print(case.key, ", ".join(f"{method} {values[0]:.2f}" for method, values in figures.items()), flush=True)
-    missing = sum(1 for _ in todo(found, rows, priors, args.schedule))
+    missing = len({case.key for case, *_ in todo(found, rows, priors, args.schedule)})
     if missing:
         print(f"{missing} of {len(found)} problems are not complete; the same command continues")
     if args.tables or not missing:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from baselines import METHODS, best
-from common import Rows, in_parallel, machine, parser, print_table
+from common import Rows, in_parallel, machine, parser
 from scans import Case, Problem, Scan, complex_normal, scans, simulate
 from scipy.ndimage import gaussian_filter
 
@@ -184,24 +184,22 @@ def regression(points: list[list[Any]]) -> list[Any]:
     return [f"{slope:.2f}", f"{100 * np.std(found - slope * true):.1f}"]
 
 
-def print_tables(rows: Rows, labels: list[str]) -> None:
+def print_tables(rows: Rows, found: list[Scan], samplings: list[str], labels: list[str]) -> None:
     """PSNR of each perturbation, mean over slices, and the regression of lesions."""
-    for sampling in SAMPLINGS:
-        print(f"\nPSNR (dB), {sampling}, mean of {len(SLICES)} slices\n")
+    for sampling in samplings:
         table = {}
         for name in PERTURBATIONS:
-            keys = [f"{scan}, {sampling}, {name}" for scan in SLICES]
+            keys = [f"{scan.name}, {sampling}, {name}" for scan in found]
             table[name] = [
                 float(np.mean([rows.rows[key][label][0] for key in keys]))
                 if all(rows.has(key, label) for key in keys)
                 else "-"
                 for label in labels
             ]
-        print_table(labels, table)
-        print(f"\nlesions, {sampling}: slope and spread of recovered on true contrast\n")
+        rows.table(f"PSNR (dB), {sampling}, {len(found)} slices", labels, table)
         columns = [f"{label}, {what}" for label in labels for what in ("slope", "spread (%)")]
         points = {
-            label: [p for scan in SLICES for p in rows.rows.get(f"{scan}, {sampling}, lesions", {}).get(label, [])]
+            label: [p for scan in found for p in rows.rows.get(f"{scan.name}, {sampling}, lesions", {}).get(label, [])]
             for label in labels
         }
         selections: dict[str, Callable[[list[Any]], bool]] = {
@@ -211,20 +209,21 @@ def print_tables(rows: Rows, labels: list[str]) -> None:
             "dark": lambda p: p[1] < 0,
             "5 and 10 %": lambda p: abs(p[1]) < 0.15,
         }
-        print_table(
-            columns,
-            {
-                name: [cell for label in labels for cell in regression(list(filter(chosen, points[label])))]
-                for name, chosen in selections.items()
-            },
-        )
+        lines = {
+            name: [cell for label in labels for cell in regression(list(filter(chosen, points[label])))]
+            for name, chosen in selections.items()
+        }
+        number = max(map(len, points.values()))
+        rows.table(f"lesions, {sampling}, {number} lesions", columns, lines)
 
 
-def todo(found: list[Scan], rows: Rows, methods: dict[str, str | None]) -> Iterator[tuple[Any, ...]]:
+def todo(
+    found: list[Scan], samplings: list[str], rows: Rows, methods: dict[str, str | None]
+) -> Iterator[tuple[Any, ...]]:
     """What is not measured yet; what ours is told of the noise is nothing to the others."""
-    for scan in found:
-        for sampling in SAMPLINGS:
-            for name in [*PERTURBATIONS, "lesions"]:
+    for name in ["lesions", *PERTURBATIONS]:
+        for scan in found:
+            for sampling in samplings:
                 told = name in PERTURBATIONS and PERTURBATIONS[name][1] is not None
                 missing = {
                     label: prior
@@ -238,6 +237,8 @@ def todo(found: list[Scan], rows: Rows, methods: dict[str, str | None]) -> Itera
 def main() -> None:
     p = parser(__doc__, prior=False)
     p.add_argument("--prior", nargs="+", default=[DEFAULT_PRIOR], help="priors to measure, names or files")
+    p.add_argument("--slices", nargs="+", choices=SLICES, default=SLICES, help="slices (default: all)")
+    p.add_argument("--samplings", nargs="+", choices=SAMPLINGS, default=SAMPLINGS, help="samplings (default: both)")
     p.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     p.add_argument("--minutes", type=float, help="start nothing more after this time")
     p.add_argument("--tables", action="store_true", help="measure nothing, print the tables of what is there")
@@ -245,19 +246,19 @@ def main() -> None:
     rows = Rows(args.json, {"machine": machine(), "columns": ["PSNR (dB)", "SSIM", "HFEN"]})
     methods: dict[str, str | None] = {BART: None} if BART in METHODS else {}
     methods |= rows.priors(args.prior)
-    found = [scan for scan in scans(args.data) if scan.name in SLICES]
+    found = [scan for scan in scans(args.data) if scan.name in args.slices]
     if not args.tables:
         for (scan, sampling, name, _), figures in in_parallel(
-            measure, todo(found, rows, methods), args.workers, args.minutes
+            measure, todo(found, args.samplings, rows, methods), args.workers, args.minutes
         ):
             for label, values in figures.items():
                 rows.add(f"{scan.name}, {sampling}, {name}", label, values)
             print(scan.name, sampling, name, flush=True)
-    missing = sum(1 for _ in todo(found, rows, methods))
+    missing = sum(1 for _ in todo(found, args.samplings, rows, methods))
     if missing:
         print(f"{missing} problems are not complete; the same command continues")
     if args.tables or not missing:
-        print_tables(rows, list(methods))
+        print_tables(rows, found, args.samplings, list(methods))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def set_aside(data: Path, most: int = 2) -> list[Scan]:
             for key in spread(set_aside_names(list(group)), most):
                 image = (group[key][()] * group.attrs["step"]).astype(np.float32)
                 image = image * smooth_phase(image.shape, f"{name}_{key}")
-                found.append(_simulated(name, f"{name}_{key}", image, group.attrs["licence"]))
+                found.append(simulated(name, f"{name}_{key}", image, group.attrs["licence"]))
     return found
 
 
@@ -108,6 +108,14 @@ def set_aside_names(names: list[str]) -> list[str]:
 def spread(items: list, most: int) -> list:
     """At most so many items, evenly spaced."""
     return [items[round(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items)))]
+
+
+def first_of_each(found: list[Scan], number: int | None) -> list[Scan]:
+    """At most so many scans of each domain, the first ones; None: all."""
+    domains: dict[str, list[Scan]] = {}
+    for scan in found:
+        domains.setdefault(scan.domain, []).append(scan)
+    return [scan for members in domains.values() for scan in members[:number]]
 
 
 def cases(found: list[Scan]) -> Iterator[Case]:
@@ -164,7 +172,7 @@ def measured_maps(ksp: np.ndarray) -> np.ndarray:
 def _validation(data: Path) -> list[Scan]:
     """Slices of subject 5."""
     return [
-        _simulated("brain T2 (validation)", f"brain_t2_{i}", siat_images(data / "siat_val.h5", slice(i, i + 1))[0], "")
+        simulated("brain T2 (validation)", f"brain_t2_{i}", siat_images(data / "siat_val.h5", slice(i, i + 1))[0], "")
         for i in VALIDATION
     ]
 
@@ -179,10 +187,10 @@ def _entry(name: str, data: np.ndarray, attrs: dict[str, str]) -> list[Scan]:
         image = sp.ifft(data, axes=(-2, -1))
         if "oversampled" in attrs["kind"]:
             image = sp.resize(image, (image.shape[0], image.shape[1] // 2))
-        return [_simulated(f"{domain}, measured", name, image, license, measured=True)]
+        return [simulated(f"{domain}, measured", name, image, license, measured=True)]
     slices = data.reshape(-1, *data.shape[-2:]).astype(np.float32)
     names = [name] if len(slices) == 1 else [f"{name}_{i}" for i in range(len(slices))]
-    return [_simulated(domain, n, s * smooth_phase(s.shape, n), license) for n, s in zip(names, slices, strict=True)]
+    return [simulated(domain, n, s * smooth_phase(s.shape, n), license) for n, s in zip(names, slices, strict=True)]
 
 
 def smooth_phase(shape: tuple[int, int], name: str) -> np.ndarray:
@@ -193,7 +201,7 @@ def smooth_phase(shape: tuple[int, int], name: str) -> np.ndarray:
     return np.exp(1j * (field + rng.uniform(-np.pi, np.pi))).astype(np.complex64)
 
 
-def _simulated(domain: str, name: str, image: np.ndarray, license: str, measured: bool = False) -> Scan:
+def simulated(domain: str, name: str, image: np.ndarray, license: str, measured: bool = False) -> Scan:
     """A scan seen by simulated coils; ``measured``: the image has noise of its own, which one coil adds nothing to."""
     image = (image / np.percentile(abs(image), 99.9)).astype(np.complex64)
     mps = coil_maps(COILS, image.shape)

@@ -10,13 +10,13 @@ each, the check with the prior to measure, and with what should not pass:
 - motion by 2 pixels after seven tenths of the lines.
 
 The area under the ROC curve is that of the check's one number, ``misfit``; the noise variance is known, as it is of
-prewhitened data. Time: one check over one reconstruction, both by one thread.
+prewhitened data. Time: one check over one reconstruction of the first scan, both by one thread.
 
     python benchmarks/selfcheck.py --train absurd                              # some minutes
     python benchmarks/selfcheck.py --absurd absurd/*.safetensors --json selfcheck.json
     python benchmarks/selfcheck.py --absurd absurd/*.safetensors --json selfcheck.json --tables
 
-What the JSON file has is not measured again.
+What the JSON file has is not measured again. The limits of what counts as a fit were chosen on ``--set-aside``.
 """
 
 import subprocess
@@ -28,15 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Rows, in_parallel, machine, parser, print_table
+from common import Rows, in_parallel, machine, parser
 from robustness import motion, wrong_maps
-from scans import Case, Problem, cases, scans, simulate
+from scans import Case, Problem, cases, first_of_each, scans, set_aside, simulate
 from scipy.ndimage import gaussian_filter
 
 from hggdp_plugin import HGGDPRecon, ScorePrior, load_prior
 from hggdp_plugin._typing import Array, RandomGenerator
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
-from hggdp_plugin.selfcheck import self_check
+from hggdp_plugin.selfcheck import choose_prior, self_check
 
 FIGURES = ["misfit", "prediction error", "residual"]
 MILD = ("4 times brighter", "4 times darker")
@@ -59,33 +59,35 @@ def _prior(name: str, maximum: float = 1.0) -> ScorePrior:
     return prior if maximum == 1 else OtherScale(prior, maximum)
 
 
-def variants(
-    problem: Problem, prior: str, absurd: list[str]
-) -> Iterator[tuple[str, Problem, tuple[str, float], float]]:
-    """What is checked: its name, the problem, the prior with its maximum, and the noise variance over the true one."""
-    yield "fits", problem, (prior, 1.0), 1.0
-    for name in absurd:
-        yield Path(name).stem, problem, (name, 1.0), 1.0
-    for factor in (16, 4):
-        yield f"{factor} times brighter", problem, (prior, float(factor)), 1.0
-        yield f"{factor} times darker", problem, (prior, 1 / factor), 1.0
-    yield "noise x 16", problem, (prior, 1.0), 16.0
-    yield "noise / 16", problem, (prior, 1.0), 1 / 16
+def variants(problem: Problem) -> Iterator[tuple[str, Problem, float]]:
+    """Other data than the prior is for: a name, the problem, and the noise variance over the true one."""
+    yield "noise x 16", problem, 16.0
+    yield "noise / 16", problem, 1 / 16
     rng = np.random.default_rng(1)
     if len(problem.y) > 1:
-        yield "maps 10 % wrong", wrong_maps(problem, rng), (prior, 1.0), 1.0
-    yield "motion by 2 pixels", motion(problem, rng), (prior, 1.0), 1.0
+        yield "maps 10 % wrong", wrong_maps(problem, rng), 1.0
+    yield "motion by 2 pixels", motion(problem, rng), 1.0
 
 
-def check(case: Case, prior: str, absurd: list[str]) -> dict[str, list[float]]:
-    """The check's figures of every variant, and the seconds of a check and of a reconstruction."""
+def check(case: Case, prior: str, absurd: list[str], timed: bool) -> dict[str, list[float]]:
+    """The check's figures of every variant, and perhaps the seconds of a check and of a reconstruction."""
     problem = simulate(case)
     noise_var = problem.noise**2
-    found = {}
-    for name, changed, which, factor in variants(problem, prior, absurd):
-        result = self_check(changed.y, changed.mps, factor * noise_var, coord=changed.coord, prior=_prior(*which))
-        found[name] = [round(float(v), 4) for v in (result.misfit, result.prediction_error, result.residual)]
-    options: dict[str, Any] = {"coord": problem.coord, "prior": _prior(prior)}
+    priors = {"fits": _prior(prior), **{Path(name).stem: _prior(name) for name in absurd}}
+    for factor in (16, 4):
+        priors[f"{factor} times brighter"] = _prior(prior, float(factor))
+        priors[f"{factor} times darker"] = _prior(prior, 1 / factor)
+    _, results = choose_prior(problem.y, problem.mps, noise_var, coord=problem.coord, priors=priors)
+    for name, changed, factor in variants(problem):
+        data = changed.y, changed.mps, factor * noise_var
+        results[name] = self_check(*data, coord=changed.coord, prior=priors["fits"])
+    found = {
+        name: [round(float(v), 4) for v in (result.misfit, result.prediction_error, result.residual)]
+        for name, result in results.items()
+    }
+    if not timed:
+        return found
+    options: dict[str, Any] = {"coord": problem.coord, "prior": priors["fits"]}
     start = time.process_time()
     self_check(problem.y, problem.mps, noise_var, **options)
     middle = time.process_time()
@@ -146,12 +148,11 @@ def print_tables(rows: Rows, found: list[Case], prior: str) -> None:
             f"{100 * np.mean(np.array(wrong) > 0):.0f} %",
             "-",
         ]
-        print(f"\n{len(figures)} problems, {'several coils' if several else 'one coil'}\n")
-        print_table(
-            ["AUC", "predicts worse than the fitting one", "misfit > 0", "misfit, 5 / 50 / 95 % quantile"], table
-        )
-        times = np.array([one["seconds"] for one in figures])
-        print(f"\ntime of a check: {100 * times[:, 0].sum() / times[:, 1].sum():.0f} % of a reconstruction")
+        columns = ["AUC", "predicts worse than the fitting one", "misfit > 0", "misfit, 5 / 50 / 95 % quantile"]
+        rows.table(f"{prior}, {'several coils' if several else 'one coil'}, {len(figures)} problems", columns, table)
+        times = np.array([one["seconds"] for one in figures if "seconds" in one])
+        if len(times):
+            print(f"\ntime of a check: {100 * times[:, 0].sum() / times[:, 1].sum():.0f} % of a reconstruction")
 
 
 def main() -> None:
@@ -159,6 +160,8 @@ def main() -> None:
     p.add_argument("--absurd", nargs="+", default=[], help="priors that fit no scan")
     p.add_argument("--train", type=Path, metavar="FOLDER", help="train such priors, measure nothing")
     p.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    p.add_argument("--slices", type=int, help="measure at most so many slices of each domain (default: all)")
+    p.add_argument("--set-aside", action="store_true", help="measure on the scans to choose settings on instead")
     p.add_argument("--minutes", type=float, help="start nothing more after this time")
     p.add_argument("--tables", action="store_true", help="measure nothing, print the tables of what is there")
     args = p.parse_args()
@@ -166,9 +169,11 @@ def main() -> None:
         return train(args.train)
     rows = Rows(args.json, {"machine": machine(), "columns": FIGURES})
     ((label, prior),) = rows.priors([args.prior or DEFAULT_PRIOR]).items()
-    found = [case for case in cases(scans(args.data)) if not case.several or _middle(case)]
+    chosen = first_of_each(set_aside(args.data) if args.set_aside else scans(args.data), args.slices)
+    found = [case for case in cases(chosen) if not case.several or _middle(case)]
     if not args.tables:
-        todo = ((case, prior, args.absurd) for case in found if not rows.has(case.key, label))
+        first = found[0].scan
+        todo = ((case, prior, args.absurd, case.scan is first) for case in found if not rows.has(case.key, label))
         for (case, *_), figures in in_parallel(check, todo, args.workers, args.minutes):
             rows.add(case.key, label, figures)
             print(case.key, figures["fits"], flush=True)

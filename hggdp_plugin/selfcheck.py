@@ -1,7 +1,7 @@
 """Whether a prior fits a scan, from the measured data alone."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import sigpy as sp
 from hggdp_plugin._typing import Array, PathLike
 from hggdp_plugin.alg import AnnealedLangevin
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
-from hggdp_plugin.hold_out import hold_out_cartesian, hold_out_shots, outside_calibration
+from hggdp_plugin.hold_out import hold_out
 from hggdp_plugin.linops import Sense
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
@@ -28,6 +28,24 @@ PRIOR_LEVELS, WAVELET_LEVELS, CG_ITERATIONS = 4, 6, 2
 MAX_PREDICTION_ERROR, RESIDUAL_RANGE = 0.8, (0.6, 1.6)
 #: Smallest part of a prediction's squared error that counts as beyond the noise.
 SMALLEST_EXCESS = 0.05
+
+
+class SliceData(NamedTuple):
+    """A slice as it was measured; arguments of :class:`hggdp_plugin.HGGDPRecon`.
+
+    Attributes:
+        y (array): k-space (coils, H, W), or (coils, *coord.shape[:-1]).
+        mps (None or array): Coil sensitivity maps (coils, H, W).
+        noise_var (None or float): Noise variance E|n|^2 of a complex sample.
+        weights (None or array): k-space weights.
+        coord (None or array): Non-Cartesian coordinates.
+    """
+
+    y: Array
+    mps: Array | None = None
+    noise_var: float | None = None
+    weights: Array | None = None
+    coord: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +67,15 @@ class SelfCheck:
     residual: Array
     noise_var: Array
     n_held_out: Array
+
+    @classmethod
+    def stack(cls, checks: Sequence["SelfCheck"]) -> "SelfCheck":
+        """Stack the checks of several slices along a new leading axis.
+
+        Args:
+            checks (sequence of SelfCheck): The checks, at least one.
+        """
+        return cls(*(np.stack([getattr(check, field.name) for check in checks]) for field in fields(cls)))
 
     @property
     def prior_fits(self) -> Array:
@@ -121,6 +148,7 @@ def choose_prior(
     coord: Array | None = None,
     *,
     priors: Mapping[str, ScorePrior],
+    levels: int = PRIOR_LEVELS,
     seed: int = 0,
     device: sp.Device = sp.cpu_device,
     coil_batch_size: int | None = None,
@@ -134,6 +162,7 @@ def choose_prior(
         weights (None or array): k-space weights.
         coord (None or array): Non-Cartesian coordinates.
         priors (mapping): Priors to choose from, by name.
+        levels (int): Noise levels of the reconstructions with the priors.
         seed (int): Seed.
         device (Device): Where to compute.
         coil_batch_size (None or int): Coils processed at a time.
@@ -148,7 +177,7 @@ def choose_prior(
     if not priors:
         raise ValueError("priors: expected at least one")
     experiment = _Experiment(y, mps, noise_var, weights, coord, seed, device, coil_batch_size)
-    checks = {name: experiment.check(prior) for name, prior in priors.items()}
+    checks = {name: experiment.check(prior, levels) for name, prior in priors.items()}
     return min(priors, key=lambda name: mean_prediction_error(checks[name])), checks
 
 
@@ -187,7 +216,7 @@ class _Experiment:
         self.n_coils = mps.shape[-3]
         self.max_cg_iter = None if coord is None else CG_ITERATIONS
         with self.device:
-            split = _split_cartesian(y, weights, seed) if coord is None else _split_shots(y, weights, coord, seed)
+            split = hold_out(y, weights, coord, seed)
             self.kept, self.y, self.valid = (sp.to_device(a, self.device) for a in (split.kept, split.y, split.valid))
             self.problem = SenseProblem.build(
                 y, mps, noise_var, self.kept, coord, device=self.device, coil_batch_size=coil_batch_size
@@ -198,11 +227,11 @@ class _Experiment:
             self.n_held_out = self.n_coils * self.valid.sum(axis=self.axes)
             self.wavelet_error = self._excess(self._reconstruct(HaarDenoiser(seed=seed)))
 
-    def check(self, prior: ScorePrior) -> SelfCheck:
+    def check(self, prior: ScorePrior, levels: int = PRIOR_LEVELS) -> SelfCheck:
         """Reconstruct with a prior and compare."""
         xp, problem = self.device.xp, self.problem
         with self.device:
-            schedule = NoiseSchedule.fast(PRIOR_LEVELS)
+            schedule = NoiseSchedule.fast(levels)
             x = run(build_sampler(prior, problem, schedule, self.seed, self.max_cg_iter))
             known = (self.n_held_out > 0) & (self.wavelet_error > 0)
             error = xp.where(known, self._excess(x) / xp.where(known, self.wavelet_error, 1), xp.nan)
@@ -228,40 +257,3 @@ class _Experiment:
         error /= xp.maximum(self.n_held_out, 1)
         noise = (self.problem.noise_var * abs(scale) ** 2)[..., 0, 0]
         return xp.maximum(error - noise, SMALLEST_EXCESS * error)
-
-
-class _Split(NamedTuple):
-    """Samples that are kept and samples that are held out.
-
-    ``kept`` are the weights of the samples that are kept. ``y`` are the samples that are held out, ``coord`` their
-    coordinates, or None for the Cartesian grid; they count where ``valid``.
-    """
-
-    kept: Array
-    y: Array
-    coord: Array | None
-    valid: Array
-
-
-def _split_cartesian(y: Array, weights: Array | None, seed: int) -> _Split:
-    if weights is None:
-        weights = (y != 0).any(axis=-3, keepdims=True).astype(np.float32)
-    weights = sp.to_device(weights, sp.get_device(y))
-    measured = sp.to_device(sp.get_array_module(y).broadcast_to(weights > 0, y.shape).any(axis=-3))
-    masks = measured.reshape(-1, *measured.shape[-2:])
-    # The same generator for all, so that slices of one mask have one choice.
-    held = np.stack([hold_out_cartesian(mask, np.random.default_rng(seed)) for mask in masks])
-    valid = sp.to_device(held.reshape(measured.shape)[..., None, :, :], sp.get_device(y))
-    return _Split(weights * ~valid, y * valid, None, valid)
-
-
-def _split_shots(y: Array, weights: Array | None, coord: Array, seed: int) -> _Split:
-    n_axes = coord.ndim - 1
-    held = hold_out_shots(len(coord), np.random.default_rng(seed))
-    shots = held.reshape(-1, *[1] * (n_axes - 1))
-    kept = (~shots).astype(np.float32) if weights is None else weights * sp.to_device(~shots, sp.get_device(weights))
-    index = np.flatnonzero(held)
-    held_coord = coord[index]
-    outside = outside_calibration(sp.to_device(held_coord))
-    valid = np.broadcast_to(outside, (*y.shape[: -n_axes - 1], 1, *outside.shape))
-    return _Split(kept, y.take(index, axis=-n_axes), held_coord, valid)

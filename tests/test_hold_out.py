@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from hggdp_plugin.coil_maps import CALIB_WIDTH
-from hggdp_plugin.hold_out import HELD_OUT_FRACTION, hold_out_cartesian, hold_out_shots, outside_calibration
+from hggdp_plugin.hold_out import (
+    HELD_OUT_FRACTION,
+    hold_out,
+    hold_out_cartesian,
+    hold_out_shots,
+    outside_calibration,
+)
 
 
 def central(n: int) -> slice:
@@ -54,3 +60,33 @@ def test_samples_near_the_center_do_not_count() -> None:
     half = CALIB_WIDTH / 2
     coord = np.array([[0, 0], [half, -half], [half + 1, 0], [3, -half - 1]])
     assert outside_calibration(coord).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.4])
+def test_a_split_keeps_some_samples_and_holds_out_the_others(fraction: float) -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.random((2, 1, 120, 100)) < 0.3
+    y = (mask * (rng.random((2, 3, 120, 100)) + 1)).astype(np.complex64)
+    split = hold_out(y, None, None, 3, fraction)
+    kept = split.kept > 0
+    assert not (kept & split.valid).any()
+    assert np.array_equal(kept | split.valid, mask)
+    assert np.array_equal(split.y, y * split.valid)
+    outside = mask.copy()
+    outside[..., central(120), central(100)] = False
+    assert split.valid.sum() == pytest.approx(fraction * outside.sum(), rel=0.1)
+    again = hold_out(y, split.kept, None, 3, fraction)
+    assert not (again.valid & split.valid).any()
+
+
+def test_shots_that_weights_leave_out_are_not_held_out() -> None:
+    coord = np.random.default_rng(0).uniform(-60, 60, (40, 50, 2)).astype(np.float32)
+    y = np.ones((3, 40, 50), np.complex64)
+    first = hold_out(y, None, coord, 1, 0.4)
+    assert first.kept.shape == (40, 1)
+    second = hold_out(y, first.kept, coord, 1, 0.4)
+    out_first, out_second = first.kept[:, 0] == 0, (second.kept[:, 0] == 0) & (first.kept[:, 0] > 0)
+    assert out_first.sum() == 16
+    assert out_second.sum() == round(0.4 * 24)
+    assert np.array_equal(second.coord, coord[out_second])
+    assert second.y.shape == (3, out_second.sum(), 50)

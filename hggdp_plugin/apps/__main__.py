@@ -9,6 +9,7 @@ from hggdp_plugin import __version__
 COMMANDS = {
     "recon": "reconstruct raw data or k-space",
     "train": "train a prior on your own images",
+    "adapt": "adapt a prior to your own undersampled scans",
     "simulate": "make undersampled raw data from images or fully sampled k-space",
     "evaluate": "score reconstructions against a reference",
     "convert": "convert a published checkpoint to a prior",

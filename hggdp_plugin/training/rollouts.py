@@ -206,11 +206,8 @@ class Rollout:
     def __init__(
         self, denoiser: Denoiser, images: Tensor, seed: tuple[int, ...], schedule: NoiseSchedule | None = None
     ) -> None:
-        self.denoiser, self.seed, self.torch_device = denoiser, seed, images.device
-        schedule = schedule or NoiseSchedule.fast()
-        # SigPy computes where the network does, if it can.
-        on_gpu = images.device.type == "cuda" and sp.config.cupy_enabled
-        self.device = sp.Device(images.device.index or 0 if on_gpu else -1)
+        self._loss: Tensor | None = None
+        self._place(denoiser, seed, images.device)
         with self.device, interop.current_stream(self.device):
             clean = to_array(torch.complex(images[:, 0], images[:, 1]), self.device)
             rng = np.random.default_rng(seed)
@@ -218,13 +215,7 @@ class Rollout:
             # All coils at a time: a number that depends on the free memory would change the rounding at every start.
             problem = SenseProblem.build(y, mps, weights=mask, device=self.device, coil_batch_size=y.shape[-3])
             self.reference = clean / problem.scale
-            self.consistency = problem.consistency()
-            generator = device_generator(int(rng.integers(2**62)), self.device)
-            start = start_image(problem.start, schedule, generator)
-        self.orientations = flips(clean.shape)
-        self.alg = AnnealedLangevin(self._denoise, self.consistency, start, schedule, generator)
-        self._orientation = self.orientations[0]
-        self._loss: Tensor | None = None
+            self._begin(problem, schedule or NoiseSchedule.fast(), rng)
 
     def training_step(self) -> Tensor:
         """Make a step, and return the loss of its denoised images, a scalar."""
@@ -260,6 +251,26 @@ class Rollout:
         self.alg.x = sp.to_device(x.numpy(), self.device)
         self.alg.denoised = None if denoised is None else sp.to_device(denoised.numpy(), self.device)
 
+    def _place(self, denoiser: Denoiser, seed: tuple[int, ...], torch_device: torch.device) -> None:
+        self.denoiser, self.seed, self.torch_device = denoiser, seed, torch_device
+        # SigPy computes where the network does, if it can.
+        on_gpu = torch_device.type == "cuda" and sp.config.cupy_enabled
+        self.device = sp.Device(torch_device.index or 0 if on_gpu else -1)
+
+    def _begin(self, problem: SenseProblem, schedule: NoiseSchedule, rng: np.random.Generator) -> None:
+        """Prepare the sampler, on the present device."""
+        self.consistency = problem.consistency()
+        generator = device_generator(int(rng.integers(2**62)), self.device)
+        start = start_image(problem.start, schedule, generator)
+        self.orientations = flips(start.shape)
+        self.alg = AnnealedLangevin(self._denoise, self.consistency, start, schedule, generator)
+        self._orientation = self.orientations[0]
+        self._loss = None
+
+    def _error(self, images: Tensor) -> Tensor:
+        """Return the mean squared error (B,) of images (B, H, W)."""
+        return _mean_square(images - interop.to_torch(self.reference))
+
     def _step(self) -> None:
         # Noise that follows from the number of the step, so that no state of a generator needs to be stored.
         rng = np.random.default_rng((*self.seed, self.alg.iter + 1))
@@ -276,8 +287,7 @@ class Rollout:
         if torch.is_grad_enabled():
             alpha = self.alg.schedule.rule.eps * sigma**2
             consistent = DataConsistencyFunction.apply(denoised, T, self.consistency, alpha)
-            reference = interop.to_torch(self.reference)
-            after, before = (_mean_square(image - reference) for image in (consistent, interop.to_torch(x)))
+            after, before = (self._error(image) for image in (consistent, interop.to_torch(x)))
             self._loss = (after / before).mean().to(self.torch_device)
         return T.H(to_array(denoised, self.device))
 

@@ -1,8 +1,8 @@
 """The self-check of a whole measurement: which prior predicts its samples best, and does it fit each slice."""
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import sigpy as sp
@@ -10,7 +10,7 @@ import sigpy as sp
 from hggdp_plugin._typing import Array
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.prior import ScorePrior
-from hggdp_plugin.selfcheck import SelfCheck, choose_prior, mean_prediction_error
+from hggdp_plugin.selfcheck import SelfCheck, SliceData, choose_prior, mean_prediction_error
 from hggdp_plugin.volume.calibration import CoilMapEstimator
 
 #: Frames that are checked to choose a prior.
@@ -78,6 +78,37 @@ def check_frames(
     Returns:
         VolumeCheck: The checks.
     """
+    frames, found = [], {name: list[SelfCheck]() for name in priors}
+    for frame, data in frame_data(raw, mps, noise_var, n_frames=n_frames, calib_width=calib_width, device=device):
+        _, checks = choose_prior(*data, priors=priors, seed=seed, device=device)
+        frames.append(frame)
+        for name, check in checks.items():
+            found[name].append(check)
+    return VolumeCheck(tuple(frames), {name: SelfCheck.stack(checks) for name, checks in found.items()})
+
+
+def frame_data(
+    raw: RawData,
+    mps: Array | None = None,
+    noise_var: float | None = None,
+    *,
+    n_frames: int | None = None,
+    calib_width: int | None = None,
+    device: sp.Device = sp.cpu_device,
+) -> Iterator[tuple[tuple[int, ...], SliceData]]:
+    """Yield the frames of a measurement one after the other, with their maps and noise variance.
+
+    Args:
+        raw (RawData): The measurement.
+        mps (array or None): As in :func:`check_frames`, like the other arguments.
+        noise_var (float or None): Noise variance.
+        n_frames (int or None): Number of frames, evenly spaced.
+        calib_width (int or None): Width of the calibration region.
+        device (Device): Where to compute the maps.
+
+    Yields:
+        tuple: Index of the frame (repetition, contrast, phase, set, slice), and its data.
+    """
     measured = np.argwhere(raw.measured_frames)
     if n_frames is not None and n_frames < len(measured):
         measured = measured[np.linspace(0, len(measured) - 1, n_frames).round().astype(int)]
@@ -88,16 +119,11 @@ def check_frames(
         maps = np.broadcast_to(mps, (raw.n_slices, raw.n_coils, *raw.grid)).__getitem__
     if noise_var is None and raw.whitened:
         noise_var = 1.0
-    frames = tuple(tuple(map(int, frame)) for frame in measured)
-    found: dict[str, list[SelfCheck]] = {name: [] for name in priors}
-    for frame in frames:
+    for index in measured:
+        frame = tuple(map(int, index))
         weights = None if raw.mask is None else raw.mask[frame][None].astype(np.float32)
         coord = raw.coord if raw.coord is None or raw.coord.ndim == 3 else raw.coord[frame]
-        data = raw.ksp[frame], maps(frame[4]), noise_var, weights, coord
-        _, checks = choose_prior(*data, priors=priors, seed=seed, device=device)
-        for name, check in checks.items():
-            found[name].append(check)
-    return VolumeCheck(frames, {name: _stack(checks) for name, checks in found.items()})
+        yield frame, SliceData(raw.ksp[frame], maps(frame[4]), noise_var, weights, coord)
 
 
 def report_check(volume: VolumeCheck, name: str) -> str:
@@ -111,7 +137,8 @@ def report_check(volume: VolumeCheck, name: str) -> str:
         str: The result in one sentence.
     """
     check = volume.checks[name]
-    text = f"{name} predicts held-out samples with {_range(check.prediction_error)} of the error of wavelets"
+    errors = check.prediction_error
+    text = f"{name} predicts held-out samples with {_range(errors)} of the error of wavelets{_by_slice(errors)}"
     if np.isfinite(check.residual).any():
         text += f", residual {_range(check.residual)} of the noise"
     _logger.info("Self-check of %d slices: %s.", len(volume.frames), text)
@@ -134,10 +161,6 @@ def report_check(volume: VolumeCheck, name: str) -> str:
     return text
 
 
-def _stack(checks: list[SelfCheck]) -> SelfCheck:
-    return SelfCheck(*(np.stack([getattr(check, field.name) for check in checks]) for field in fields(SelfCheck)))
-
-
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -148,6 +171,11 @@ def _range(values: Array) -> str:
         return "an unknown part"
     low, high = f"{values.min():.2f}", f"{values.max():.2f}"
     return low if low == high else f"{low} to {high}"
+
+
+def _by_slice(values: Array) -> str:
+    """List the figures of several slices, in their order."""
+    return f" (by slice: {' '.join(f'{value:.2f}' for value in values)})" if len(values) > 1 else ""
 
 
 def _slices(volume: VolumeCheck, which: Array) -> str:

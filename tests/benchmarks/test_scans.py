@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -28,7 +29,7 @@ def scans() -> ModuleType:
 def scan(scans: ModuleType) -> object:
     y, x = np.indices((128, 96))
     image = (np.hypot(y - 64, x - 48) < 40) * (1 + 0.3 * np.sin(x / 3)) * scans.smooth_phase((128, 96), "disc")
-    return scans._simulated("disc", "disc", image.astype(np.complex64), "")
+    return scans.simulated("disc", "disc", image.astype(np.complex64), "")
 
 
 @pytest.mark.parametrize("several", [True, False])
@@ -97,3 +98,18 @@ def test_tasks_run_in_other_processes_until_the_time_is_over() -> None:
     done = sorted(common.in_parallel(divmod, [(7, 2), (9, 4)], workers=2))
     assert done == [((7, 2), (3, 1)), ((9, 4), (2, 1))]
     assert not list(common.in_parallel(divmod, [(7, 2)], minutes=0))
+
+
+def test_tables_are_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = pytest.importorskip("common")
+    rows = common.Rows(tmp_path / "figures.json", {"machine": "this one"})
+    rows.table("gain (dB)", ["lines", "points"], {"knee": [1.234, "-"]})
+    assert "| gain (dB) | lines | points |" in capsys.readouterr().out
+    stored = common.Rows(tmp_path / "figures.json", {})
+    assert stored.description["tables"] == {"gain (dB)": {"knee": {"lines": "1.23", "points": "-"}}}
+
+
+def test_a_few_scans_of_each_domain_are_taken(scans: ModuleType, scan: object) -> None:
+    found = [replace(scan, domain=domain, name=str(i)) for i, domain in enumerate("aabab")]
+    assert [one.name for one in scans.first_of_each(found, 2)] == ["0", "1", "2", "4"]
+    assert len(scans.first_of_each(found, None)) == 5

@@ -57,7 +57,7 @@ def test_the_best_prior_has_the_lowest_error_and_warnings_name_the_slices(caplog
     volume = VolumeCheck(frames, checks)
     assert volume.best == "b"
     caplog.set_level(logging.INFO)
-    assert "0.50 to 1.20" in report_check(volume, "a")
+    assert "0.50 to 1.20 of the error of wavelets (by slice: 0.90 0.50 1.20)" in report_check(volume, "a")
     unfit, inconsistent = (record.message for record in caplog.records if record.levelname == "WARNING")
     assert "2 of 3 slices checked: 1, 3" in unfit
     assert "--prior" in unfit
