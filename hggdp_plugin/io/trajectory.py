@@ -13,6 +13,8 @@ _logger = logging.getLogger(__name__)
 CLEAR_RANGE = (0.9, 1.12)
 #: The same for the two common units where no unit is clear: trajectories may leave out the edge.
 COMMON_RANGE = {"cycles per pixel": (0.1, 1.02), "cycles per field of view": (0.5, 1.1)}
+#: Difference from the edge within which other units are out of the question.
+EXACT = 0.05
 #: Smallest step between samples of a readout in cycles per field of view. Real readouts are not oversampled tenfold.
 MIN_STEP = 0.1
 #: Smallest image, in pixels across, that a trajectory without coil maps may mean.
@@ -61,7 +63,8 @@ class KSpaceExtent:
 def to_cycles_per_fov(coord: np.ndarray, extent: KSpaceExtent, where: object) -> np.ndarray:
     """Scale coordinates to cycles per field of view of the image, the unit of SigPy's NUFFT.
 
-    The file formats leave the unit open. It is found by the largest coordinate, which lies near the edge of k-space.
+    The file formats leave the unit open. It is found by the largest coordinate along each axis, which lies near the
+    edge of k-space.
 
     Args:
         coord (array): Coordinates (..., axes).
@@ -79,28 +82,29 @@ def to_cycles_per_fov(coord: np.ndarray, extent: KSpaceExtent, where: object) ->
     units = extent.units()
     peak, edge = float(largest[plane].max()), float(extent.edge[plane].max())
     ratio = {name: float((largest * factor)[plane].max()) / edge for name, factor in units.items()}
+    axes = {name: (largest * factor / extent.edge)[plane] for name, factor in units.items()}
+    fitting = [name for name, r in axes.items() if CLEAR_RANGE[0] <= r.min() and r.max() <= CLEAR_RANGE[1]]
     clear = [name for name, value in ratio.items() if CLEAR_RANGE[0] <= value <= CLEAR_RANGE[1]]
     common = [name for name, (low, high) in COMMON_RANGE.items() if low <= ratio[name] <= high]
-    if not (clear or common):
+    if not (candidates := fitting or clear or common):
         raise InputError(
             where,
             f"the largest coordinate of the trajectory is {peak:.4g}, neither cycles per pixel (0.5)"
             f" nor cycles per field of view (about {edge:g})",
             "convert the trajectory to one of these units",
         )
-    name = (clear or common)[0]
-    if name.startswith("cycles per field of view"):
-        _logger.info("Trajectory in %s (largest coordinate %.4g).", name, peak)
-    elif name == "cycles per pixel" and clear:
-        _logger.info("Trajectory in cycles per pixel (largest coordinate %.3g).", peak)
-    else:
-        _logger.warning(
-            "The largest coordinate of the trajectory is %.4g, taken as %s; in cycles per field of view the edge of"
-            " k-space would be %g.",
-            peak,
-            name,
-            edge,
-        )
+    name = candidates[0]
+    others = [other for other in clear if other.split(" of the")[0] != name.split(" of the")[0]]
+    others = [] if abs(ratio[name] - 1) <= EXACT else others
+    usual = name in clear and name.startswith(("cycles per field of view", "cycles per pixel"))
+    report = _logger.info if usual and not others else _logger.warning
+    report(
+        "Trajectory in %s (largest coordinate %.4g; in cycles per field of view the edge of k-space is %g)%s.",
+        name,
+        peak,
+        edge,
+        f"; it could also be in {others[0]}" if others else "",
+    )
     return (coord * units[name]).astype(np.float32)
 
 

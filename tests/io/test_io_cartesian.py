@@ -120,6 +120,26 @@ def test_calibration_lines(tmp_path, xml):
     assert raw.calib_width == 9
 
 
+@pytest.mark.parametrize("gain", [20, 0.05j])
+def test_calibration_lines_with_a_receiver_gain_of_their_own(tmp_path, xml, gain, caplog):
+    """Image lines at the edge of the calibration region are brought to its gain."""
+    ksp = oversampled(coil_images(SHAPE))
+    lines = image_acqs(gain * ksp, rows=range(8, 16), flags=[20]) + image_acqs(ksp, rows=range(0, 24, 4))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
+    assert raw.calib_shape == (9, 16)
+    close(raw.calib[0, :, 8:17], gain * kspace(coil_images(SHAPE))[:, 8:17])
+    close(raw.ksp[0, 0, 0, 0, 0, :, ::4], kspace(coil_images(SHAPE))[:, ::4])
+    assert any(f"{abs(gain):.3g} times the gain" in message for message in caplog.messages)
+
+
+def test_calibration_lines_of_another_contrast_stay_alone(tmp_path, xml):
+    ksp, other = (oversampled(coil_images(SHAPE, seed=seed)) for seed in (0, 1))
+    lines = image_acqs(other, rows=range(8, 16), flags=[20]) + image_acqs(ksp, rows=range(0, 24, 4))
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, lines))
+    assert raw.calib_shape == (8, 16)
+    assert not raw.calib[0, :, 16:].any()
+
+
 def test_calibration_gathers_interleaved_repetitions(tmp_path, xml):
     images = coil_images(SHAPE)
     lines = []

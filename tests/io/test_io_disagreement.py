@@ -149,5 +149,28 @@ def test_readouts_of_alternating_direction_that_are_not_marked(tmp_path, images,
     ksp[:, 1::2] = np.roll(ksp[:, 1::2], 2, axis=-1)  # the echo of every second readout comes later
     io.read_raw(write(tmp_path / "b.h5", header(encoding((N, N, 1))), image_acqs(ksp)))
     (warning,) = warnings_of(caplog)
-    assert "1.9 samples apart" in warning
+    assert "2.0 samples apart" in warning
     assert "ghost" in warning
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_asymmetric_echoes_are_not_taken_for_alternating_readouts(tmp_path, images, factor, caplog):
+    ksp = oversampled(images, factor)[..., 16 * factor :]
+    io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1))), image_acqs(ksp, center_sample=8 * factor)))
+    assert not warnings_of(caplog)
+
+
+def test_the_center_of_asymmetric_echoes_that_is_not_set(tmp_path, images, caplog):
+    ksp = kspace(images)[..., 6:]
+    raw = io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1))), image_acqs(ksp, center_sample=0)))
+    close(raw.ksp[0, 0, 0, 0, 0, ..., 6:], ksp)
+    (warning,) = warnings_of(
+        caplog
+    )  # of the peak; nothing is said to be lost, which would be so at the header's center
+    assert "k-space peaks at readout sample 42, where center_sample is 24" in warning
+
+
+def test_lines_without_counters_are_refused(tmp_path, images):
+    lines = [acquisition(line) for line in kspace(images).swapaxes(0, 1)]
+    with pytest.raises(io.InputError, match="all 48 image acquisitions have kspace_encode_step_1 0, the matrix has 48"):
+        io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1))), lines))

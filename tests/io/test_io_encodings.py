@@ -79,6 +79,24 @@ def test_a_reference_scan_on_its_own_matrix_calibrates(tmp_path, images, matrix,
     assert any("reference scan" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize(("first", "center"), [(0, 0), (0, 4), (14, 24), (14, None)])
+def test_the_center_of_a_reference_scan_is_where_it_peaks(tmp_path, images, first, center, caplog):
+    """Its steps may count from 0 or on the matrix of the image, and its header may have another center."""
+    reference = reference_scan(images, (20, 20), (N, N))
+    xml = header(
+        encoding((N, N, 1), ky_center=N // 2), encoding((20, 20, 1), ef=(N, N, 1), rf=(N, N, 1), ky_center=center)
+    )
+    lines = [
+        acquisition(line, idx={"kspace_encode_step_1": first + i}, flags=[20], encoding_space_ref=1)
+        for i, line in enumerate(reference.swapaxes(0, 1))
+    ]
+    raw = io.read_raw(write(tmp_path / "a.h5", xml, lines + image_acqs(kspace(images), rows=range(0, N, 3))))
+    assert raw.calib_shape == (20, 20)
+    np.testing.assert_allclose(sp.resize(raw.calib[0], reference.shape), reference, atol=1e-5)
+    warned = [message for message in warnings_of(caplog) if f"peaks at kspace_encode_step_1 {first + 10}" in message]
+    assert len(warned) == (first + 10 != center)
+
+
 def test_a_reference_scan_of_a_volume(tmp_path):
     images = coil_images((8, 12, 16), coils=2)
     ksp = kspace(images)

@@ -117,8 +117,40 @@ def test_other_units_are_found_by_the_edge_of_kspace(tmp_path, images, caplog, f
     raw = io.read_raw(write(tmp_path / "a.h5", xml, shots(images, coord, factor)))
     np.testing.assert_allclose(raw.coord, coord, atol=1e-5)
     (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
-    assert f"taken as {unit};" in warning.message
+    assert f"Trajectory in {unit} (" in warning.message
     assert f"{N / 2 * factor:.4g}" in warning.message
+
+
+def test_oversampling_along_one_axis_of_the_header_only(tmp_path, images, caplog):
+    """Coordinates that reach the edge of k-space along one axis alone are in another unit."""
+    xml = header(encoding((2 * N, N, 1), (N, N, 1), trajectory="radial"))
+    for factor in (1, 1 / N):
+        raw = io.read_raw(write(tmp_path / f"{factor}.h5", xml, shots(images, spokes(), factor)))
+        np.testing.assert_allclose(raw.coord, spokes(), atol=1e-5)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "fov", "says"), [(0.5, 40, "coordinate 4;"), (2 * np.pi / 110, 110, "could also be in rad")]
+)
+def test_doubtful_units_are_warned_of(tmp_path, images, caplog, factor, fov, says):
+    xml = header(encoding((N, N, 1), ef=(fov, fov, 5), rf=(fov, fov, 5), trajectory="radial"))
+    io.read_raw(write(tmp_path / "a.h5", xml, shots(images, spokes(), factor)))
+    (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert says in warning.message
+
+
+def test_spokes_that_are_called_cartesian_are_refused(tmp_path, images):
+    with pytest.raises(io.InputError, match="the header says cartesian, but the readouts have trajectories"):
+        io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1))), shots(images, spokes(), 1)))
+    lines = [
+        np.stack([np.arange(N) - N / 2, np.full(N, y - N / 2)], axis=-1) for y in range(N)
+    ]  # Cartesian ones are read
+    xml, ksp = header(encoding((N, N, 1))), sp.fft(images, axes=(-2, -1))
+    acqs = [
+        acquisition(ksp[:, y], traj=k.astype(np.float32), idx={"kspace_encode_step_1": y}) for y, k in enumerate(lines)
+    ]
+    np.testing.assert_allclose(io.read_raw(write(tmp_path / "b.h5", xml, acqs)).ksp[0, 0, 0, 0, 0], ksp, atol=1e-5)
 
 
 def stack(volume, coord, *, kz_in_trajectory=False, skip=(), rotate=0.0, center=3, idx=None):

@@ -11,7 +11,6 @@ from hggdp_plugin.io.mrd.center import Energy, find_peak
 from hggdp_plugin.io.mrd.frames import central_headers
 from hggdp_plugin.io.mrd.kspace_grid import Grid
 from hggdp_plugin.io.mrd.measurement import Measurement
-from hggdp_plugin.io.mrd.readout import readout_offsets
 from hggdp_plugin.io.mrd.reference import plan_reference, to_image_grid
 from hggdp_plugin.io.raw import RawData, centered_region
 
@@ -19,6 +18,8 @@ _logger = logging.getLogger(__name__)
 
 #: Distance in samples between even and odd readouts that measurements without alternating direction do not have.
 MAX_PARITY_SHIFT = 0.4
+#: Correlation of image and calibration lines from which on they belong together, and difference of equal gains from 1.
+MIN_CORRELATION, EQUAL_GAIN = 0.8, 0.1
 
 
 def read_cartesian(measurement: Measurement) -> RawData:
@@ -40,6 +41,7 @@ def read_cartesian(measurement: Measurement) -> RawData:
     if (recentered := _recentered(measurement, plan, energy)) is not None:
         plan = recentered
         image, calib = _fill(measurement, plan, None)
+    _warn_of_lost_samples(measurement, plan)
     frames, encoding = measurement.frames, plan.encoding
     filled = len(np.unique(frames.number[measurement.classes.image]))
     if empty := frames.n_frames - filled:
@@ -97,11 +99,27 @@ def _fill(measurement: Measurement, plan: CartesianPlan, energy: Energy | None) 
 
 
 def _fill_gaps(calib: Grid, fallback: Grid) -> None:
-    """Average both grids and fill the gaps of the first from the second."""
+    """Average both grids and fill the gaps of the first from the second.
+
+    Calibration lines may have a receiver gain, or even a contrast, of their own. Lines that both have show it.
+    """
     for grid in (calib, fallback):
         grid.average(False)
+    both = (calib.count > 0) & (fallback.count > 0)
     gaps = (calib.count == 0) & (fallback.count > 0)
-    calib.array[gaps] = fallback.array[gaps]
+    gain = 1 + 0j
+    if both.any() and gaps.any():
+        a, b = calib.array[both].astype(np.complex128), fallback.array[both].astype(np.complex128)
+        gain = complex(np.vdot(b, a) / (np.vdot(b, b).real or 1.0))
+        norms = np.linalg.norm(a) * np.linalg.norm(b)
+        if abs(np.vdot(b, a)) < MIN_CORRELATION * norms:
+            _logger.info("Calibration lines differ from image lines: only they are used for the coil maps.")
+            return
+        if abs(gain - 1) <= EQUAL_GAIN:
+            gain = 1 + 0j
+        else:
+            _logger.info("Calibration lines have %.3g times the gain of image lines, which are scaled.", abs(gain))
+    calib.array[gaps] = fallback.array[gaps] if gain == 1 else np.complex64(gain) * fallback.array[gaps]
     calib.measured[gaps] = fallback.measured[gaps]
 
 
@@ -122,8 +140,7 @@ def _readouts(
         (n, x); in 3D, bool (n, 1).
     """
     acquisitions = measurement.acquisitions
-    kept = acquisitions.kept_samples(plan.usable)
-    offset = readout_offsets(acquisitions, plan.usable, kept, plan.readout.stored) - plan.readout_shift
+    offset, kept = plan.offsets(measurement)
     reverse = acquisitions.flagged(constants.ACQ_IS_REVERSE)
     first = measurement.headers["discard_pre"].astype(np.int64)
     kinds = np.stack([offset, reverse, first, first + kept], axis=1)
@@ -141,6 +158,13 @@ def _readouts(
             # A sample that is exactly zero in all coils was not measured but filled in by the writer of the file.
             measured = plan.readout.measured(start, end - begin) & (placed != 0).any(axis=1)
             yield numbers[mine], placed, measured.any(axis=1, keepdims=True) if plan.is_3d else measured
+
+
+def _warn_of_lost_samples(measurement: Measurement, plan: CartesianPlan) -> None:
+    offset, kept = plan.offsets(measurement)
+    outside = np.maximum(0, -offset) + np.maximum(0, offset + kept - plan.readout.stored)
+    if (lost := int(outside[plan.usable].max(initial=0))) > 0:
+        _logger.warning("Up to %d samples of a readout lie outside the encoded matrix and are left out.", lost)
 
 
 def _recentered(measurement: Measurement, plan: CartesianPlan, energy: Energy) -> CartesianPlan | None:

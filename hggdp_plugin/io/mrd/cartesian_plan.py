@@ -69,11 +69,16 @@ class CartesianPlan:
         moved = replace(self, **{axis: getattr(self, axis) - shift})
         return replace(moved, usable=moved.usable & moved.inside)
 
+    def offsets(self, measurement: Measurement) -> tuple[np.ndarray, np.ndarray]:
+        """Return the position of each usable acquisition on its grid, and how many samples of it are not discarded."""
+        kept = measurement.acquisitions.kept_samples(self.usable)
+        offset = readout_offsets(measurement.acquisitions, self.usable, kept, self.readout.stored)
+        return offset - self.readout_shift, kept
+
     def fits(self, measurement: Measurement) -> bool:
         """Return whether all image acquisitions lie inside the matrix with all their samples."""
         image = measurement.classes.image
-        kept = measurement.acquisitions.kept_samples(image)
-        offset = readout_offsets(measurement.acquisitions, image, kept, self.readout.encoded) - self.readout_shift
+        offset, kept = self.offsets(measurement)
         on_readout = (offset >= 0) & (offset + kept <= self.readout.encoded)
         return bool((self.usable & on_readout)[image].all())
 
@@ -179,6 +184,13 @@ def plan_cartesian(measurement: Measurement) -> CartesianPlan:
     kz = matrix_index(idx["kspace_encode_step_2"], encoding.kz_center, nz) if is_3d else np.zeros(len(idx), np.int64)
     ky = matrix_index(idx["kspace_encode_step_1"], encoding.ky_center, ny)
     readout = Readout(nx, min(nx, encoding.fov_shape.x), is_3d)
+    if ny > 1 and not is_3d and not np.ptp(ky[classes.image]):
+        step = int(idx["kspace_encode_step_1"][classes.image][0])
+        raise InputError(
+            acquisitions.location,
+            f"all {int(classes.image.sum())} image acquisitions have kspace_encode_step_1 {step}, the matrix has {ny}",
+            "convert the raw data with their counters",
+        )
     plan = CartesianPlan(encoding, is_3d, readout, (nz if is_3d else 1, ny), kz, ky, classes.image)
     plan = _all_inside(measurement, plan)
     extra = classes.calibration & ~classes.image
@@ -203,7 +215,7 @@ def _all_inside(measurement: Measurement, plan: CartesianPlan) -> CartesianPlan:
     for axis, index, size in (("ky", plan.ky, plan.shape[1]), ("kz", plan.kz, plan.shape[0])):
         values = index[image]
         if np.ptp(values) < size and ((values < 0) | (values >= size)).any():
-            energy = _energies(measurement)
+            energy = acquisition_energies(measurement, image)
             profile = np.zeros(int(np.ptp(values)) + 1)
             np.maximum.at(profile, values - values.min(), energy[image])
             peak = find_peak(profile, size // 2 - int(values.min()))
@@ -224,10 +236,21 @@ def _all_inside(measurement: Measurement, plan: CartesianPlan) -> CartesianPlan:
     )
 
 
-def _energies(measurement: Measurement) -> np.ndarray:
-    """Return the energy of each image acquisition, float64 (acquisitions,)."""
+def acquisition_energies(measurement: Measurement, wanted: np.ndarray) -> np.ndarray:
+    """Read acquisitions and return the energy of each.
+
+    Args:
+        measurement (Measurement): What to read.
+        wanted (array): Which acquisitions, bool (acquisitions,).
+
+    Returns:
+        array: float64 (acquisitions,); zero for those not wanted.
+
+    Raises:
+        InputError: If a sample is not finite.
+    """
     energy = np.zeros(len(measurement.acquisitions))
-    for numbers, samples in measurement.samples(measurement.classes.image):
+    for numbers, samples in measurement.samples(wanted):
         measurement.acquisitions.check_finite(samples, numbers)
         energy[numbers] = (samples.real**2 + samples.imag**2).sum(axis=(1, 2), dtype=np.float64)
     return energy

@@ -54,7 +54,12 @@ class Energy:
             return 0.0
         if (self.readout.max(axis=1) < DOMINANCE * self.readout.mean(axis=1)).any():  # noise
             return 0.0
-        center = self.readout @ np.arange(self.readout.shape[1]) / total
+        # As many samples on both sides of the peak: an asymmetric echo has no center of mass.
+        profile = self.readout.sum(axis=0)
+        measured, peak = np.flatnonzero(profile), int(np.argmax(profile))
+        half = min(peak - measured[0], measured[-1] - peak)
+        window = self.readout[:, peak - half : peak + half + 1]
+        center = window @ np.arange(window.shape[1]) / window.sum(axis=1)
         return float(abs(center[0] - center[1]))
 
 

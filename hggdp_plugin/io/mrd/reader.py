@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+import numpy as np
+
 from hggdp_plugin._typing import PathLike
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.mrd._ismrmrd import ismrmrd
@@ -15,6 +17,9 @@ from hggdp_plugin.io.mrd.noncartesian import read_noncartesian
 from hggdp_plugin.io.raw import RawData
 
 _logger = logging.getLogger(__name__)
+
+#: Readouts whose trajectories are looked at where the header says Cartesian, and the slope that counts as parallel.
+N_PROBES, PARALLEL_TOLERANCE = 32, 0.1
 
 
 def read_raw(path: PathLike, group: str | None = None, encoding: int | None = None) -> RawData:
@@ -72,9 +77,29 @@ def read_acquisitions(xml: bytes, acquisitions: Acquisitions, encoding: int | No
     """
     measurement = Measurement.prepare(parse_header(xml, acquisitions.source), acquisitions, encoding)
     cartesian = measurement.is_cartesian
+    if cartesian:
+        _check_lines(measurement)
     if not measurement.encoding.trajectory:
         _logger.info("The header names no trajectory: read as %s.", "Cartesian" if cartesian else "non-Cartesian")
     raw = read_cartesian(measurement) if cartesian else read_noncartesian(measurement)
     if not raw.ksp.any():
         raise InputError(acquisitions.source, "all samples are zero", "measure again, or convert the raw data again")
     return raw
+
+
+def _check_lines(measurement: Measurement) -> None:
+    """Refuse readouts that are called Cartesian and carry trajectories that are not parallel lines."""
+    image = np.flatnonzero(measurement.classes.image & (measurement.headers["trajectory_dimensions"] >= 2))
+    wanted = np.zeros(len(measurement.acquisitions), bool)
+    wanted[image[:: max(1, len(image) // N_PROBES)]] = True
+    extents = [np.ptp(coord[..., :2], axis=1) for _, _, coord in measurement.trajectories(wanted) if coord.shape[1]]
+    if not extents:
+        return
+    across, along = np.sort(np.concatenate(extents), axis=1).T
+    if np.mean(across > PARALLEL_TOLERANCE * along) > 0.5:
+        raise InputError(
+            measurement.acquisitions.location,
+            f"the header says {measurement.encoding.trajectory or 'Cartesian'}, but the readouts have trajectories that"
+            " are not parallel to an axis",
+            "correct the trajectory in the header, such as radial",
+        )

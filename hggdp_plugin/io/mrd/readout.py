@@ -120,11 +120,6 @@ def readout_offsets(acquisitions: Acquisitions, wanted: np.ndarray, kept: np.nda
             "its center_sample lies outside the readout",
             "correct the header of the acquisition",
         )
-    lost = np.maximum(0, -offset) + np.maximum(0, offset + count - encoded)
-    if lost.any():
-        _logger.warning(
-            "Up to %d samples of a readout lie outside the encoded matrix and are left out.", int(lost.max())
-        )
     placed = np.zeros(len(wanted), np.int64)
     placed[numbers] = offset
     return placed

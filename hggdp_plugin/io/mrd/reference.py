@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hggdp_plugin.io.files import InputError
-from hggdp_plugin.io.mrd.cartesian_plan import CartesianPlan, KSpace, matrix_index
+from hggdp_plugin.io.mrd.cartesian_plan import CartesianPlan, KSpace, acquisition_energies, matrix_index
+from hggdp_plugin.io.mrd.center import find_peak
 from hggdp_plugin.io.mrd.header import Encoding
 from hggdp_plugin.io.mrd.measurement import Measurement
 from hggdp_plugin.io.mrd.oversampling import fit_readout
@@ -77,8 +78,11 @@ def plan_reference(measurement: Measurement, plan: CartesianPlan) -> CartesianPl
     readout = Readout(plan.readout.encoded, plan.readout.cropped, plan.is_3d)
     if abs(scale - 1) > FOV_TOLERANCE:
         readout = ResampledReadout(plan.readout.encoded, plan.readout.cropped, plan.is_3d, nx, scale)
-    kz = matrix_index(idx["kspace_encode_step_2"], encoding.kz_center, nz) if is_3d else np.zeros(len(idx), np.int64)
-    ky = matrix_index(idx["kspace_encode_step_1"], encoding.ky_center, ny)
+    energy = acquisition_energies(measurement, wanted)
+    ky = _place(idx["kspace_encode_step_1"], encoding.ky_center, ny, energy, "kspace_encode_step_1")
+    kz = np.zeros(len(idx), np.int64)
+    if is_3d:
+        kz = _place(idx["kspace_encode_step_2"], encoding.kz_center, nz, energy, "kspace_encode_step_2")
     reference = CartesianPlan(encoding, plan.is_3d, readout, (nz if is_3d else 1, ny), kz, ky, wanted)
     fitting = acquisitions.kept_samples(wanted) <= readout.stored
     usable = wanted & reference.inside & fitting & np.isin(idx["slice"], measurement.frames.slices)
@@ -95,6 +99,28 @@ def plan_reference(measurement: Measurement, plan: CartesianPlan) -> CartesianPl
         _logger.warning("The reference scan in an encoding of its own is not used: %s.", problem)
         return None
     return CartesianPlan(encoding, plan.is_3d, readout, reference.shape, kz, ky, usable)
+
+
+def _place(step: np.ndarray, center: int | None, size: int, energy: np.ndarray, name: str) -> np.ndarray:
+    """Return the matrix index of encoding steps, with the center where k-space peaks if the header has another."""
+    index, wanted = matrix_index(step, center, size), np.flatnonzero(energy)
+    if not wanted.size:
+        return index
+    profile = np.zeros(int(step[wanted].max()) + 1)
+    np.maximum.at(profile, step[wanted], energy[wanted])
+    known = size // 2 if center is None else center
+    if (peak := find_peak(profile, known)) is None:
+        return index
+    moved = matrix_index(step, peak, size)
+    if np.sum((moved >= 0) & (moved < size) & (energy > 0)) < np.sum((index >= 0) & (index < size) & (energy > 0)):
+        return index
+    _logger.warning(
+        "The reference scan peaks at %s %d, where the center in the header is %d: the peak is used as the center.",
+        name,
+        peak,
+        known,
+    )
+    return moved
 
 
 def to_image_grid(reference: KSpace, encoding: Encoding, plan: CartesianPlan) -> tuple[np.ndarray, np.ndarray]:
