@@ -2,8 +2,9 @@
 
 A phantom of 64 slices, 16 coils, 256 x 256, a quarter of the lines (24 for calibration), with a noise scan. Every
 method runs in a process of its own, with the threads that our commands choose. The parts are exclusive: reading does
-not contain prewhitening. Of BART and SigPy a few slices are timed, which are alike. BART is that of the wheel
-``bartorch``; its files go to TMPDIR, as does the raw file of 250 MB.
+not contain prewhitening. What several threads do side by side counts with the time of all, divided by their number. Of
+BART and SigPy a few slices are timed, which are alike. BART is that of the wheel ``bartorch``; its files go to TMPDIR,
+as does the raw file of 130 MB.
 
     python benchmarks/volume.py --json volume.json
 
@@ -18,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,7 @@ from typing import Any
 
 from common import elsewhere, has_bart, parser, print_table, report, run_bart
 
-from hggdp_plugin.threads import configure_threads
+from hggdp_plugin.threads import allowed_cores, configure_threads
 
 #: Part -> functions of the package in which its time is spent.
 PARTS = {
@@ -47,24 +49,30 @@ LAMDA = 1e-3
 
 
 class Stopwatch:
-    """Seconds spent in parts of a program; the time of an inner part does not count for the outer one."""
+    """Seconds spent in parts of a program; the time of an inner part does not count for the outer one.
 
-    def __init__(self) -> None:
+    Time of other threads than the main one is divided by their number.
+    """
+
+    def __init__(self, n_threads: int = 1) -> None:
         self.seconds: dict[str, float] = {}
-        self._inner: list[float] = []
+        self.n_threads, self._lock, self._of_thread = n_threads, threading.Lock(), threading.local()
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._inner.append(0.0)
+            stack = vars(self._of_thread).setdefault("stack", [])
+            stack.append(0.0)
             start = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
                 elapsed = time.perf_counter() - start
-                self.seconds[part] = self.seconds.get(part, 0) + elapsed - self._inner.pop()
-                if self._inner:
-                    self._inner[-1] += elapsed
+                share = 1 if threading.current_thread() is threading.main_thread() else self.n_threads
+                with self._lock:
+                    self.seconds[part] = self.seconds.get(part, 0) + (elapsed - stack.pop()) / share
+                if stack:
+                    stack[-1] += elapsed
 
         return call
 
@@ -87,12 +95,13 @@ def ours(raw: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     start = time.perf_counter()
     from hggdp_plugin.apps.recon import main
 
-    watch = Stopwatch()
+    watch = Stopwatch(allowed_cores())
     for part, functions in PARTS.items():
         for where in functions:
             watch.patch(part, where)
     watch.seconds["imports"] = time.perf_counter() - start
     command = [str(raw), "-o", str(folder / "ours.npy"), "--overwrite", "-q"]
+    command += ["--float32"] if args.float32 else []
     if main([*command, *(["--prior", args.prior] if args.prior else [])]):
         raise SystemExit(1)
     seconds = time.perf_counter() - start
@@ -101,17 +110,24 @@ def ours(raw: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]:
 
 
 def network_alone(args: argparse.Namespace) -> float:
-    """Seconds of the network's evaluations alone, slice batches as large as a reconstruction takes them."""
+    """Seconds of the network's evaluations alone, in batches side by side as in the reconstruction."""
     import sigpy as sp
     from speed import network_seconds
 
     from hggdp_plugin import NoiseSchedule, load_prior
     from hggdp_plugin.volume.batching import MAX_SLICES
+    from hggdp_plugin.volume.workers import side_by_side
 
-    prior, size = load_prior(*([args.prior] if args.prior else [])), min(MAX_SLICES, args.slices)
+    n, evaluations = allowed_cores(), 8
+    prior, size = load_prior(*([args.prior] if args.prior else []), autocast=not args.float32), MAX_SLICES
     network_seconds(prior, size, sp.cpu_device, 1)
-    each = network_seconds(prior, size, sp.cpu_device, 5) / 5 / size
-    return each * NoiseSchedule.fast().evaluations * args.slices
+
+    def evaluate(_: int) -> float:
+        network_seconds(prior, size, sp.cpu_device, 1)
+        return network_seconds(prior, size, sp.cpu_device, evaluations)
+
+    seconds = sum(side_by_side(evaluate, range(n), n, lambda: None)) / n
+    return seconds / (n * size * evaluations) * NoiseSchedule.fast().evaluations * args.slices
 
 
 def bart(raw: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -171,6 +187,7 @@ def in_child(method: str, raw: Path, folder: str, args: argparse.Namespace) -> t
     """Seconds by part, CPU seconds of the process and its peak memory in GiB."""
     options = [f"--{name}={getattr(args, name)}" for name in ("slices", "coils", "size", "timed", "iterations")]
     options += [f"--prior={args.prior}"] if args.prior else []
+    options += ["--float32"] if args.float32 else []
     command = [sys.executable, __file__, *options, "--child", method, str(raw), folder]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -204,7 +221,10 @@ def main() -> None:
         p.add_argument(f"--{name}", type=int, default=default)
     p.add_argument("--timed", type=int, default=4, help="slices that BART and SigPy reconstruct (default 4)")
     p.add_argument("--iterations", type=int, default=100, help="iterations of the L1-wavelet methods (default 100)")
-    p.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which to measure (default all)")
+    p.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which to measure (default all)"
+    )
+    p.add_argument("--float32", action="store_true", help="run the network in float32, not bfloat16")
     p.add_argument("--raw", type=Path, help="raw file to use, written if it is not there (default: a temporary one)")
     p.add_argument("--child", nargs=3, metavar=("METHOD", "RAW", "FOLDER"), help=argparse.SUPPRESS)
     args = p.parse_args()

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hggdp_plugin.allocator import keep_freed_memory
 from hggdp_plugin.io.files import InputError, check_input, suffix_of
 from hggdp_plugin.threads import configure_threads
 
@@ -43,7 +44,7 @@ def run(
     command: Callable[[Sequence[str] | None], int | None],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run a command with threads and log set up; errors that the user can fix become one line on stderr.
+    """Run a command with threads, memory and log set up; errors that the user can fix become one line on stderr.
 
     Any other exception is a bug in the package and keeps its traceback.
 
@@ -57,6 +58,7 @@ def run(
         an interrupt; 1 if the reader of stdout is gone.
     """
     configure_threads()
+    keep_freed_memory()
     try:
         with log_on_screen():
             code = command(argv) or 0

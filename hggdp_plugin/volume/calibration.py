@@ -1,6 +1,7 @@
 """Coil sensitivity maps and virtual coils of a measurement."""
 
 import logging
+import threading
 from dataclasses import replace
 from math import prod
 
@@ -16,7 +17,7 @@ _logger = logging.getLogger(__name__)
 
 
 class CoilMapEstimator:
-    """Coil sensitivity maps of one slice after the other.
+    """Coil sensitivity maps of one slice after the other, or of several in threads.
 
     The maps of a slice are made when it is first asked for. Where there are several frames, they are kept for the
     other frames.
@@ -35,6 +36,7 @@ class CoilMapEstimator:
         self._has_several_frames = prod(raw.frame_shape[:4]) > 1
         self._cache: dict[int, Array] = {}
         self._slab: tuple[int, coil_maps.VolumeMaps] | None = None
+        self._slab_lock = threading.Lock()
         _logger.info("Maps: %s.", self._method())
         self._warn(calib_width)
 
@@ -104,10 +106,12 @@ class CoilMapEstimator:
         assert calib is not None
         positions = self.raw.n_slices // self.raw.n_slabs
         slab, position = divmod(slice_, positions)
-        if self._slab is None or self._slab[0] != slab:
-            part = calib[slab * positions : (slab + 1) * positions]
-            self._slab = slab, coil_maps.VolumeMaps.along_readout(part, self.calib_shape, self.device)
-        return sp.to_device(self._slab[1][position])
+        with self._slab_lock:
+            if self._slab is None or self._slab[0] != slab:
+                part = calib[slab * positions : (slab + 1) * positions]
+                self._slab = slab, coil_maps.VolumeMaps.along_readout(part, self.calib_shape, self.device)
+            maps = self._slab[1]
+        return sp.to_device(maps[position])
 
     def _calibration(self, slice_: int) -> Array:
         """Return the Cartesian calibration k-space (coils, y, x) of a slice."""

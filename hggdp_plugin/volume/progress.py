@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 
 import sigpy as sp
@@ -15,26 +16,33 @@ LINE_INTERVAL = 10.0
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} slices [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
+class Stopped(Exception):
+    """The work is not wanted any more."""
+
+
 class Progress:
     """A bar over all slices in a terminal or notebook, else a log line every :data:`LINE_INTERVAL` seconds.
 
-    If all slices are one batch, :class:`HGGDPRecon` shows a bar of its own instead, with its noise levels.
+    If all slices are one batch, :class:`HGGDPRecon` shows a bar of its own instead, with its noise levels. Several
+    threads can report to it.
 
     Args:
         n_slices (int): Number of slices.
         batch_slices (int): Number of slices in a batch.
         show_pbar (bool): Whether to show any of these.
+        batches (int): Batches that are processed side by side.
 
     Attributes:
         show_app_bar (bool): Whether the app is to show its own bar.
     """
 
-    def __init__(self, n_slices: int, batch_slices: int, show_pbar: bool) -> None:
-        self.n_slices, self.batch_slices = n_slices, batch_slices
+    def __init__(self, n_slices: int, batch_slices: int, show_pbar: bool, batches: int = 1) -> None:
+        self.n_slices, self.at_a_time = n_slices, batch_slices * batches
         several, watched = n_slices > batch_slices, is_interactive()
         self.show_app_bar = show_pbar and watched and not several
         self._log_lines = show_pbar and not watched
         self._done = self._resumed = 0.0
+        self._lock, self._is_stopped = threading.Lock(), False
         self._estimated = not several
         self._start = time.monotonic()
         self._next_line = self._start + LINE_INTERVAL
@@ -42,7 +50,17 @@ class Progress:
         self._bar = tqdm(total=n_slices, desc="HGGDPRecon", unit="slice", bar_format=_BAR_FORMAT, disable=hidden)
 
     def advance(self, slices: float) -> None:
-        """Count work that is worth a number of slices."""
+        """Count work that is worth a number of slices.
+
+        Raises:
+            Stopped: After :meth:`stop`.
+        """
+        if self._is_stopped:
+            raise Stopped
+        with self._lock:
+            self._advance(slices)
+
+    def _advance(self, slices: float) -> None:
         self._done = min(self._done + slices, self.n_slices)  # the sum of fractions rounds
         self._bar.update(self._done - self._bar.n)
         if self._log_lines and time.monotonic() >= self._next_line:
@@ -64,8 +82,12 @@ class Progress:
         left = round(self.n_slices - self._done)
         if not self._estimated and left:
             duration = tqdm.format_interval(self._seconds_left())
-            _logger.info("%d slices to go, %d at a time: about %s.", left, self.batch_slices, duration)
+            _logger.info("%d slices to go, %d at a time: about %s.", left, self.at_a_time, duration)
         self._estimated = True
+
+    def stop(self) -> None:
+        """Stop the threads that report."""
+        self._is_stopped = True
 
     def close(self) -> None:
         """Close the bar."""

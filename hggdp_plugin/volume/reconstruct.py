@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -20,11 +21,12 @@ from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.uncertainty import QUICK
-from hggdp_plugin.volume.batching import BatchSize, choose_batch_size
+from hggdp_plugin.volume.batching import BatchSize, batches_at_a_time, choose_batch_size
 from hggdp_plugin.volume.calibration import CoilMapEstimator
 from hggdp_plugin.volume.progress import Progress, ReportingApp
 from hggdp_plugin.volume.resume import ResumeStore, fingerprint
 from hggdp_plugin.volume.uncertainty import VolumeUncertainty, batch_std
+from hggdp_plugin.volume.workers import side_by_side
 
 _logger = logging.getLogger(__name__)
 
@@ -222,20 +224,24 @@ class VolumeRecon:
         raw, resume = self.raw, self.resume
         if resume:
             _announce(resume, len(self.frames), self.size)
-        progress = Progress(len(self.frames), self.size.slices, show_pbar)
+        missing = [start for start in self.starts if not (resume and start in resume)]
+        n_workers = self._n_workers(len(missing))
+        progress = Progress(len(self.frames), self.size.slices, show_pbar, n_workers)
         layers = np.zeros((2 if self.uncertainty else 1, *raw.frame_shape, *raw.grid), np.complex64)
         flat = layers.reshape(len(layers), -1, *raw.grid)
+        results = side_by_side(lambda start: self._reconstruct(start, progress), missing, n_workers, progress.stop)
         try:
-            for start in self.starts:
-                batch = self.frames[start : start + self.size.slices]
-                if resume and start in resume:
-                    flat[:, batch], estimates = resume.load(start), self._recall(resume.notes(start))
-                    progress.skip(len(batch))
-                else:
-                    flat[:, batch], estimates = self._reconstruct(start, progress)
-                    progress.finish_batch()
-                if on_batch is not None:
-                    on_batch(estimates)
+            with closing(results):
+                for start in self.starts:
+                    batch = self.frames[start : start + self.size.slices]
+                    if resume and start not in missing:
+                        flat[:, batch], estimates = resume.load(start), self._recall(resume.notes(start))
+                        progress.skip(len(batch))
+                    else:
+                        flat[:, batch], estimates = next(results)
+                        progress.finish_batch()
+                    if on_batch is not None:
+                        on_batch(estimates)
             return self._finish(layers)
         except KeyboardInterrupt:
             if resume:
@@ -271,10 +277,19 @@ class VolumeRecon:
             self.uncertainty.finish(self.raw, image, std, self.options.prior, self.options.schedule)
         return image
 
+    def _n_workers(self, n_batches: int) -> int:
+        """Choose how many batches are reconstructed at a time. On a GPU one fills the device."""
+        raw, device = self.raw, self.options.device
+        if device != sp.cpu_device:
+            return 1
+        self.options.prior.denoiser(torch_device(device))  # made once, before threads ask for it
+        threads, cartesian = torch.get_num_threads(), raw.coord is None
+        return batches_at_a_time(raw.grid, self.size, n_batches, raw.n_coils, cartesian=cartesian, threads=threads)
+
     def _reconstruct(self, start: int, progress: Progress) -> tuple[Array, Estimates]:
         """Reconstruct one batch and store it."""
         index = np.unravel_index(self.frames[start : start + self.size.slices], self.raw.frame_shape)
-        with collected_log() as messages:
+        with collected_log(of_this_thread=True) as messages:
             images, estimates = _batch(self.raw, index, self._maps, self.options, self.size.coils, progress)
         if self.resume:
             warnings = [text for level, text in messages if level == "WARNING"]
@@ -309,6 +324,7 @@ def _batch_size(
         device=device,
         slices=slices,
         coils=coil_batch_size,
+        threads=torch.get_num_threads() if device == sp.cpu_device else 1,
     )
 
 

@@ -13,17 +13,22 @@ COILS, SHAPE = 5, (12, 9)
 
 def arguments(name: str) -> dict:
     weights = np.random.default_rng(1).random(SHAPE).astype(np.float32)
+    rows, of_coils = np.broadcast_to(weights[:, :1], SHAPE), np.arange(COILS, dtype=np.float32)[:, None, None]
     return {
         "cartesian": {},
         "weights of all coils": {"weights": weights},
         "weights per coil": {"weights": np.stack([weights * c for c in range(COILS)])},
+        "rows": {"weights": rows},
+        "columns": {"weights": weights[:1]},
+        "rows per coil": {"weights": of_coils * rows},
         "radial": {"coord": radial(SHAPE, 7, 16)},
         "radial, weights": {"coord": radial(SHAPE, 7, 16), "weights": np.linspace(0, 1, 16, dtype=np.float32)},
         "list of samples": {"coord": radial(SHAPE, 7, 16).reshape(-1, 2)},
     }[name]
 
 
-KINDS = ["cartesian", "weights of all coils", "weights per coil", "radial", "radial, weights", "list of samples"]
+KINDS = ["cartesian", "weights of all coils", "weights per coil", "rows", "columns", "rows per coil"]
+KINDS += ["radial", "radial, weights", "list of samples"]
 
 
 def kspace_shape(options):

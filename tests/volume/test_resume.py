@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from hggdp_plugin import io
 from hggdp_plugin.apps.recon import main
@@ -23,7 +24,8 @@ SLICES = 6
 def command(tmp_path, monkeypatch, make_network):
     """The options of a reconstruction of six slices in batches of two; float32, in which a batch's size rounds."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(batching, "slices_at_a_time", lambda *args: 2)
+    monkeypatch.setattr(batching, "slices_that_fit", lambda *args: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one batch after the other
     save_model("tiny.safetensors", make_network(), {})
     rng = np.random.default_rng(0)
     ksp = rng.standard_normal((SLICES, 3, 40, 36)) + 1j * rng.standard_normal((SLICES, 3, 40, 36))
@@ -86,7 +88,7 @@ def test_an_interrupted_run_says_so_and_keeps_its_batches(command, apps, tmp_pat
     kept = sorted(path.name for path in (tmp_path / "out.npy.part").iterdir())
     assert kept == ["0.json", "0.npy", "2.json", "2.npy", "run.json"]
     apps.seen, apps.stop = 0, None
-    monkeypatch.setattr(batching, "slices_at_a_time", lambda *args: 3)  # the memory has changed, the batches stay
+    monkeypatch.setattr(batching, "slices_that_fit", lambda *args: 3)  # the memory has changed, the batches stay
     assert main([*command, "-o", "out.npy"]) == 0
     assert apps.seen == 1
     assert content("out.npy") == content("whole.npy")

@@ -1,0 +1,44 @@
+"""Batches side by side, in threads that have a part of the cores each.
+
+Two batches with a core each are done earlier than one after the other on both cores: nothing waits for the threads of
+the other core, and what NumPy computes in one thread is computed on all cores.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def side_by_side(
+    function: Callable[[Item], Result], items: Iterable[Item], n_workers: int, stop: Callable[[], None]
+) -> Iterator[Result]:
+    """Call a function on several items at a time, on the CPU.
+
+    Args:
+        function (function): What to call, with a part of PyTorch's threads.
+        items (iterable): Its arguments.
+        n_workers (int): Items at a time. 1: one after the other in this thread, with all threads of PyTorch.
+        stop (function): Called at the end, or if it comes early: calls that still run are to raise an exception soon.
+
+    Yields:
+        The results, in the order of the items.
+    """
+    if n_workers == 1:
+        yield from map(function, items)
+        return
+    n_threads = torch.get_num_threads()
+    each = max(1, n_threads // n_workers)
+    pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(each,))
+    try:
+        with threadpool_limits(1, user_api="blas"):  # once: the limit is that of the whole process
+            yield from pool.map(function, items)
+    finally:
+        stop()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(n_threads)
