@@ -24,20 +24,42 @@ def side_by_side(
         function (function): What to call, with a part of PyTorch's threads.
         items (iterable): Its arguments.
         n_workers (int): Items at a time. 1: one after the other in this thread, with all threads of PyTorch.
-        stop (function): Called at the end, or if it comes early: calls that still run are to raise an exception soon.
+        stop (function): Called after a failure, and at the end: calls that still run are to raise an exception soon.
 
     Yields:
         The results, in the order of the items.
+
+    Raises:
+        BaseException: The first exception of a call, as soon as the others have stopped.
     """
     if n_workers == 1:
         yield from map(function, items)
         return
+    failures: list[BaseException] = []
+
+    def call(item: Item) -> Result:
+        if failures:
+            raise failures[0]
+        try:
+            return function(item)
+        except BaseException as error:
+            failures.append(error)
+            stop()
+            raise
+
     n_threads = torch.get_num_threads()
     each = max(1, n_threads // n_workers)
     pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(each,))
     try:
         with threadpool_limits(1, user_api="blas"):  # once: the limit is that of the whole process
-            yield from pool.map(function, items)
+            for future in [pool.submit(call, item) for item in items]:
+                try:
+                    result = future.result()
+                except BaseException:
+                    if failures:
+                        raise failures[0] from None  # the others only stopped because of it
+                    raise
+                yield result
     finally:
         stop()
         pool.shutdown(cancel_futures=True)
