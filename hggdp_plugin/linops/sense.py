@@ -2,6 +2,7 @@
 
 from math import prod
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 import scipy.fft
@@ -152,18 +153,18 @@ class SenseNormal(sp.linop.Linop):
         Buffers for all coils would be new memory at every call, and the first access to its pages takes longer than the
         transforms.
         """
+        mps, conjugate, transfer = (cast(torch.Tensor, a) for a in (self.mps, self.conjugate, self.transfer))
         x = x.mT.contiguous() if self.is_transposed else x
         height, width = x.shape[-2:]
         total = torch.zeros_like(x)
-        for coil in range(self.mps.shape[-3]):
-            transfer = self.transfer
-            if transfer.ndim > 2:
-                transfer = transfer[..., coil if transfer.shape[-3] > 1 else 0, :, :]
-            k = torch.fft.fftn(self.mps[..., coil, :, :] * x, self.grid, self.axes)
+        for coil in range(mps.shape[-3]):
+            k = torch.fft.fftn(mps[..., coil, :, :] * x, self.grid, self.axes)
             pairs = torch.view_as_real(k)
-            pairs.view(*pairs.shape[:-2], -1).mul_(transfer)
+            of_coil = transfer if transfer.ndim == 2 else transfer[..., min(coil, transfer.shape[-3] - 1), :, :]
+            pairs.view(*pairs.shape[:-2], -1).mul_(of_coil)
             terms = torch.fft.ifftn(k, None, self.axes)[..., :height, :width]
-            total.addcmul_(terms, self.conjugate[..., coil, :, :])
+            terms *= conjugate[..., coil, :, :]
+            total += terms
         return total.mT.contiguous() if self.is_transposed else total
 
     def _adjoint_linop(self) -> sp.linop.Linop:

@@ -4,7 +4,7 @@ Two batches with a core each are done earlier than one after the other on both c
 the other core, and what NumPy computes in one thread is computed on all cores.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 def side_by_side(
     function: Callable[[Item], Result], items: Iterable[Item], n_workers: int, stop: Callable[[], None]
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Call a function on several items at a time, on the CPU.
 
     Args:
