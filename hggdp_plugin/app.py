@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._deprecation import warn_deprecated
@@ -138,9 +139,14 @@ class HGGDPRecon(sp.app.App):
         if not isinstance(schedule, NoiseSchedule | None):
             raise ValueError(f"schedule: expected a NoiseSchedule, such as NoiseSchedule.hggdp(), got {schedule!r}")
         check_counts(max_cg_iter=max_cg_iter)
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"seed: expected a whole number, 0 or more, got {seed!r}")
         if comm is not None and schedule is not None and isinstance(schedule.rule, Gibbs):
             raise ValueError("comm: drawing from the posterior needs all coils in one process; leave it out")
-        self.device = sp.Device(device)
+        try:
+            self.device = sp.Device(device)
+        except ValueError as error:
+            raise ValueError(f"device: expected a sigpy.Device, or -1 for the CPU, got {device!r} ({error})") from None
         self.noise_var, self.seed, self.max_cg_iter = noise_var, seed, max_cg_iter
         self.schedule = schedule or NoiseSchedule.fast()
         self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)

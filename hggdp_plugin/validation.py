@@ -7,12 +7,19 @@ import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._typing import Array
-from hggdp_plugin.plausibility import coils_look_like_phase_encodings
+from hggdp_plugin.plausibility import (
+    IMAGE_FRACTION,
+    KSPACE_FRACTION,
+    central_fraction,
+    coils_look_like_phase_encodings,
+)
 
 _logger = logging.getLogger(__name__)
 
 #: Fraction of k-space that may be zero in all coils and have a weight before a warning is logged.
 MAX_UNSAMPLED = 0.05
+#: Smallest matrix whose center is looked at.
+MIN_MATRIX = 16
 #: Largest coordinate, relative to half the matrix: outside the first range it is refused, outside the second doubted.
 POSSIBLE_EXTENT, PLAUSIBLE_EXTENT = (0.25, 4.0), (0.5, 1.1)
 
@@ -70,8 +77,12 @@ def check_arguments(
         )
     if weights is not None and not _are_weights(weights, y):
         raise ValueError(f"weights: expected values >= 0 that broadcast to y {y.shape}, got shape {weights.shape}")
+    if weights is not None and not weights.any():
+        raise ValueError(f"weights: all are zero (shape {weights.shape}); nothing of y would count")
     if coord is None and weights is not None and weights.size > 1:
         _warn_of_unsampled(y, weights)
+    if coord is None:
+        _warn_of_image(y)
     if coord is not None and mps is not None:
         _check_units(coord, mps.shape[-2:])
     if noise_var is not None and not 0 <= noise_var < float("inf"):
@@ -140,6 +151,20 @@ def _are_coils_first(mps: Array) -> bool:
         return float(power.std() / power.mean())
 
     return deviation(0) < 0.01 and deviation(-3) > 0.1
+
+
+def _warn_of_image(y: Array) -> None:
+    """Log that k-space has little energy in its center, where its Fourier transform, or the corners, have much."""
+    if min(y.shape[-2:]) < MIN_MATRIX or central_fraction(y) >= IMAGE_FRACTION:
+        return
+    with sp.get_device(y):
+        xp = sp.get_array_module(y)
+        if central_fraction(xp.fft.fftshift(y, axes=(-2, -1))) > KSPACE_FRACTION:
+            _logger.warning(
+                "y: the energy is in the corners of k-space; apply numpy.fft.fftshift to its last two axes."
+            )
+        elif central_fraction(sp.fft(y, axes=(-2, -1))) > KSPACE_FRACTION:
+            _logger.warning("y: little of the energy is in the center of k-space. Is it an image?")
 
 
 def _warn_of_unsampled(y: Array, weights: Array) -> None:

@@ -374,6 +374,7 @@ def bad(m):
             {"weights": np.nan * m.mask},
             {"weights": np.stack([y, y])},
             {"weights": m.mask * 1j},
+            {"weights": 0 * m.mask},
         ],
         "coord": [
             {"coord": coord[..., :1]},
@@ -390,6 +391,8 @@ def bad(m):
         "coil_batch_size": [{"coil_batch_size": 0}, {"coil_batch_size": -2}],
         "max_cg_iter": [{"max_cg_iter": 0}],
         "prior": [{"prior": "no-such-prior"}, {"prior": 0.01}, {"prior": 0}],
+        "device": [{"device": "cpu"}, {"device": torch.device("cpu")}],
+        "seed": [{"seed": "a"}, {"seed": -1}, {"seed": 0.5}, {"seed": None}],
     }
 
 
@@ -405,8 +408,39 @@ def test_the_unit_of_coordinates_is_doubted(measurement, prior, caplog):
     assert f"expected about {max(matrix) / 2:g}" in record.message
 
 
+def test_images_and_corners_in_place_of_kspace_are_warned_of(measurement, prior, caplog):
+    mps = measurement.mps
+    images = (mps * measurement.image).astype(np.complex64)
+    for y, says in (
+        (images, "Is it an image?"),
+        (np.fft.ifftshift(sp.fft(images, axes=(1, 2)), axes=(1, 2)), "fftshift"),
+    ):
+        caplog.clear()
+        HGGDPRecon(y, mps, prior=prior)
+        (record,) = caplog.records
+        assert says in record.message
+    caplog.clear()
+    noise = np.random.default_rng(0).standard_normal((*images.shape, 2)) @ np.array([1, 1j])
+    for y in (sp.fft(images, axes=(1, 2)), noise):  # a slice beside the object is no mistake
+        HGGDPRecon(y.astype(np.complex64), mps, prior=prior)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
-    "name", ["y", "mps", "weights", "coord", "noise_var", "coil_batch_size", "max_cg_iter", "prior", "schedule"]
+    "name",
+    [
+        "y",
+        "mps",
+        "weights",
+        "coord",
+        "noise_var",
+        "coil_batch_size",
+        "max_cg_iter",
+        "prior",
+        "schedule",
+        "device",
+        "seed",
+    ],
 )
 def test_bad_arguments_are_refused_by_name(name, measurement, prior):
     good = {"y": measurement.y, "mps": measurement.mps, "prior": prior, "schedule": FAST, "show_pbar": False}

@@ -82,7 +82,7 @@ class CoilMapEstimator:
             if calib_width and any(n > m for n, m in zip(self.calib_shape, raw.calib_shape, strict=True)):
                 region = "{} x {}".format(*raw.calib_shape)
                 _logger.warning("Only %s of the center of k-space are fully sampled: the maps may alias.", region)
-        elif coil_maps.low_resolution_maps_alias(np.asarray(raw.calib_mask.any(axis=0))):
+        elif any(coil_maps.low_resolution_maps_alias(mask) for mask in _different(raw.calib_mask) if mask.any()):
             _logger.warning(
                 "There are no calibration lines, and k-space is undersampled regularly: the coil maps alias, and so "
                 "does the image. Give maps with --mps, or scan with calibration lines."
@@ -121,6 +121,11 @@ class CoilMapEstimator:
         ksp, coord = raw.calibration_shots(slice_)
         calib = coil_maps.calibration_from_noncartesian(ksp, coord, self.calib_shape[0], self.device)
         return sp.resize(calib, self.shape)
+
+
+def _different(masks: Array) -> list[Array]:
+    """Return each mask of (slices, y, x) once."""
+    return list({mask.tobytes(): mask for mask in masks}.values())
 
 
 def estimate_maps(raw: RawData, calib_width: int | None = None, *, device: sp.Device = sp.cpu_device) -> Array:
