@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -15,6 +16,7 @@ from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.interop import optional_array
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
+from hggdp_plugin.processes import Processes
 from hggdp_plugin.sampling import build_sampler
 from hggdp_plugin.schedule import HGGDP, Gibbs, NoiseSchedule
 from hggdp_plugin.validation import check_counts, check_reference_noise
@@ -83,7 +85,8 @@ class HGGDPRecon(sp.app.App):
         device (Device): Where to reconstruct, and where the result is.
         coil_batch_size (None or int): Coils processed at a time; bounds the memory. None: what fits into the free
             memory.
-        comm (None or Communicator): SigPy communicator; each process has the ``y`` and ``mps`` of its own coils.
+        comm (None or Communicator): SigPy communicator; each process has the ``y`` and ``mps`` of its own coils, and
+            gets the whole image. See the guide on several processes.
         prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``.
         schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With the rule
             ``HGGDP(reference_noise=True)`` the data consistency is that of the authors' code too, whatever
@@ -101,6 +104,7 @@ class HGGDPRecon(sp.app.App):
 
     Raises:
         ValueError: An argument does not fit; the message names it, its shape and what would fit.
+        ProcessError: Another process of ``comm`` failed.
 
     Example:
         >>> from hggdp_plugin.simulation import head_phantom
@@ -134,31 +138,48 @@ class HGGDPRecon(sp.app.App):
         show_pbar: bool = True,
         leave_pbar: bool = True,
     ) -> None:
-        if not isinstance(prior, str | Path | ScorePrior | None):
-            raise ValueError(f"prior: expected its name, its file or a ScorePrior, got {prior!r}")
-        if not isinstance(schedule, NoiseSchedule | None):
-            raise ValueError(f"schedule: expected a NoiseSchedule, such as NoiseSchedule.hggdp(), got {schedule!r}")
-        check_counts(max_cg_iter=max_cg_iter)
-        if not isinstance(seed, int | np.integer) or seed < 0:
-            raise ValueError(f"seed: expected a whole number, 0 or more, got {seed!r}")
-        if comm is not None and schedule is not None and isinstance(schedule.rule, Gibbs):
+        if comm is not None and isinstance(schedule, NoiseSchedule) and isinstance(schedule.rule, Gibbs):
             raise ValueError("comm: drawing from the posterior needs all coils in one process; leave it out")
-        try:
-            self.device = sp.Device(device)
-        except ValueError as error:
-            raise ValueError(f"device: expected a sigpy.Device, or -1 for the CPU, got {device!r} ({error})") from None
         self.noise_var, self.seed, self.max_cg_iter = noise_var, seed, max_cg_iter
-        self.schedule = schedule or NoiseSchedule.fast()
-        self.prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
-        if isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise:
-            check_reference_noise(optional_array("mps", mps), optional_array("weights", weights), coord)
-        self.problem = SenseProblem.build(
-            y, mps, noise_var, weights, coord, device=self.device, coil_batch_size=coil_batch_size, comm=comm
-        )
-        with self.device:
-            alg = build_sampler(self.prior, self.problem, self.schedule, seed, max_cg_iter)
+        self._processes = Processes.of(comm)
+        with self._together():
+            self.device = _device(device)
+            self.schedule, self.prior = _check_choices(schedule, prior, max_cg_iter, seed)
+            if isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise:
+                check_reference_noise(optional_array("mps", mps), optional_array("weights", weights), coord)
+            if self._processes is not None:
+                self._processes.check_same(
+                    schedule=self.schedule, seed=seed, max_cg_iter=max_cg_iter, prior=self.prior.weights_as_bytes()
+                )
+            self.problem = SenseProblem.build(
+                y,
+                mps,
+                noise_var,
+                weights,
+                coord,
+                device=self.device,
+                coil_batch_size=coil_batch_size,
+                comm=self._processes,
+            )
+            with self.device:
+                alg = build_sampler(self.prior, self.problem, self.schedule, seed, max_cg_iter)
         self._next_summary = 0.0
         super().__init__(alg, show_pbar and (comm is None or comm.rank == 0), leave_pbar)
+
+    def run(self) -> Array:
+        """Run to the end; if one of several processes fails, all fail.
+
+        Returns:
+            array: :attr:`image`.
+
+        Raises:
+            ProcessError: Another process failed.
+        """
+        with self._together():
+            return super().run()
+
+    def _together(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._processes is None else self._processes.together()
 
     @property
     def image(self) -> Array:
@@ -187,3 +208,29 @@ class HGGDPRecon(sp.app.App):
 
     def _output(self) -> Array:
         return self.image
+
+
+def _check_choices(
+    schedule: NoiseSchedule | None, prior: PathLike | ScorePrior | None, max_cg_iter: int | None, seed: int
+) -> tuple[NoiseSchedule, ScorePrior]:
+    """Return schedule and prior, or their defaults.
+
+    Raises:
+        ValueError: One of them, or one of the numbers, is of the wrong kind.
+    """
+    if not isinstance(prior, str | Path | ScorePrior | None):
+        raise ValueError(f"prior: expected its name, its file or a ScorePrior, got {prior!r}")
+    if not isinstance(schedule, NoiseSchedule | None):
+        raise ValueError(f"schedule: expected a NoiseSchedule, such as NoiseSchedule.hggdp(), got {schedule!r}")
+    check_counts(max_cg_iter=max_cg_iter)
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed: expected a whole number, 0 or more, got {seed!r}")
+    prior = prior if isinstance(prior, ScorePrior) else load_prior(prior or DEFAULT_PRIOR)
+    return schedule or NoiseSchedule.fast(), prior
+
+
+def _device(device: sp.Device) -> sp.Device:
+    try:
+        return sp.Device(device)
+    except ValueError as error:
+        raise ValueError(f"device: expected a sigpy.Device, or -1 for the CPU, got {device!r} ({error})") from None

@@ -149,6 +149,10 @@ class ScorePrior(sp.prox.Prox):
         """Return the precision in which the network runs on a device: ``"bfloat16"`` or ``"float32"``."""
         return "bfloat16" if self._uses_bfloat16(device) else "float32"
 
+    def weights_as_bytes(self) -> bytes:
+        """Return the weights of the network as bytes, to see whether two priors are the same."""
+        return b"".join(weight.float().cpu().numpy().tobytes() for weight in self.model.state_dict().values())
+
     def __getstate__(self) -> dict[str, object]:
         """Leave out the copies of the network, which another process makes again."""
         return {**self.__dict__, "_denoisers": {}}

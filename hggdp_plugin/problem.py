@@ -10,6 +10,7 @@ from hggdp_plugin.interop import as_array, optional_array
 from hggdp_plugin.linops import FFT2, Sense, Stacked, kspace_diagonal
 from hggdp_plugin.memory import coils_at_a_time
 from hggdp_plugin.posterior import GaussianLikelihood
+from hggdp_plugin.processes import Processes
 from hggdp_plugin.prox import KSpaceReplacement, L2DataConsistency
 from hggdp_plugin.random import complex_normal
 from hggdp_plugin.scaling import estimate_noise, estimate_scale
@@ -65,7 +66,7 @@ class SenseProblem:
         *,
         device: sp.Device = sp.cpu_device,
         coil_batch_size: int | None = None,
-        comm: sp.Communicator | None = None,
+        comm: sp.Communicator | Processes | None = None,
     ) -> "SenseProblem":
         """Set up the problem, and estimate its scale and noise variance.
 
@@ -81,6 +82,7 @@ class SenseProblem:
             device (Device): Where to compute.
             coil_batch_size (None or int): Coils processed at a time. None: what fits into the free memory.
             comm (None or Communicator): SigPy communicator; each process has the ``y`` and ``mps`` of its own coils.
+                Wrapped in :class:`hggdp_plugin.processes.Processes`, an error in one process ends all.
 
         Returns:
             SenseProblem: The problem, on ``device``.
@@ -88,16 +90,19 @@ class SenseProblem:
         Raises:
             ValueError: An argument does not fit; the message names it, its shape and what would fit.
         """
+        comm = Processes.of(comm)
         y = as_array("y", y)
         mps, weights = optional_array("mps", mps), optional_array("weights", weights)
         coord = optional_array("coord", coord)
         check_arguments(y, mps, noise_var, weights, coord)
         check_counts(coil_batch_size=coil_batch_size)
+        if comm is not None:
+            _check_same(comm, y, mps, noise_var, weights, coord)
         device = sp.Device(device)
         with device:
             xp, is_cartesian = device.xp, coord is None
             is_diagonal = is_cartesian and comm is None and (mps is None or _is_unit(mps))
-            y, mps, weights, coord = _place(y, mps, weights, coord, device)
+            y, mps, weights, coord = _place(y, mps, weights, coord, device, comm)
             batch = y.shape[: -3 if coord is None else -coord.ndim]
             if coil_batch_size is None:
                 coil_batch_size = coils_at_a_time((*batch, *mps.shape[-2:]), mps.shape[-3], is_cartesian, device)
@@ -184,8 +189,27 @@ class SenseProblem:
         return ConjugateGradient(max_iter, getattr(self.solver, "approximation", None))
 
 
+def _check_same(
+    comm: Processes, y: Array, mps: Array | None, noise_var: float | None, weights: Array | None, coord: Array | None
+) -> None:
+    """Refuse arguments with which the processes would not take the same course."""
+    kspace_axes = 2 if coord is None else coord.ndim - 1
+    comm.check_same(
+        y=(y.shape[: -kspace_axes - 1], y.shape[-kspace_axes:]),
+        mps=None if mps is None else mps.shape[-2:],
+        noise_var=noise_var,
+        weights=weights is None or weights.size == 1,
+        coord=None if coord is None else np.ascontiguousarray(sp.to_device(coord)).tobytes(),
+    )
+
+
 def _place(
-    y: Array, mps: Array | None, weights: Array | None, coord: Array | None, device: sp.Device
+    y: Array,
+    mps: Array | None,
+    weights: Array | None,
+    coord: Array | None,
+    device: sp.Device,
+    comm: Processes | None,
 ) -> tuple[Array, Array, Array | None, Array | None]:
     """Return the arrays on a device, in single precision, with maps and Cartesian weights."""
 
@@ -198,6 +222,9 @@ def _place(
     weights = None if weights is None else place(weights)
     if coord is None and (weights is None or weights.size == 1):
         sampled = (y != 0).any(axis=-3, keepdims=True).astype(np.float32)
+        if comm is not None:
+            comm.allreduce(sampled)
+            sampled = (sampled > 0).astype(np.float32)
         weights = sampled if weights is None else weights * sampled
     return y, mps, weights, None if coord is None else device.xp.ascontiguousarray(place(coord))
 
@@ -218,13 +245,13 @@ def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int) -> Array:
     return run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), max_iter=max_iter))
 
 
-def estimate_noise_var(y: Array, coord: Array | None = None, comm: sp.Communicator | None = None) -> Array:
+def estimate_noise_var(y: Array, coord: Array | None = None, comm: Processes | None = None) -> Array:
     """Estimate the noise variance that data consistency uses, at the periphery of k-space.
 
     Args:
         y (array): k-space (..., coils, H, W), zero where not sampled, or (..., coils, *coord.shape[:-1]).
         coord (None or array): Non-Cartesian coordinates.
-        comm (None or Communicator): SigPy communicator; every process gets the mean of their estimates.
+        comm (None or Processes): Processes that hold other coils; the estimate is that of all coils.
 
     Returns:
         array: Variance E|n|^2 of a complex sample, float32 (..., 1, 1).
@@ -235,11 +262,7 @@ def estimate_noise_var(y: Array, coord: Array | None = None, comm: sp.Communicat
         coord = xp.stack(
             xp.meshgrid(*[xp.linspace(-1, 1, n, dtype=xp.float32) for n in y.shape[-2:]], indexing="ij"), -1
         )
-    variance = estimate_noise(y, (coord**2).sum(-1) ** 0.5)
-    if comm is not None:
-        comm.allreduce(variance)
-        variance /= comm.size
-    return share * variance
+    return share * estimate_noise(y, (coord**2).sum(-1) ** 0.5, comm)
 
 
 def _closed_form(A: sp.linop.Linop, mps: Array, weights: Array | None) -> Diagonal:
@@ -251,7 +274,7 @@ def _closed_form(A: sp.linop.Linop, mps: Array, weights: Array | None) -> Diagon
 
 
 def _iterative(
-    A: sp.linop.Linop, mps: Array, weights: Array | None, coord: Array | None, comm: sp.Communicator | None
+    A: sp.linop.Linop, mps: Array, weights: Array | None, coord: Array | None, comm: Processes | None
 ) -> Solver:
     """Return the default solver of several coils or non-Cartesian samples."""
     if coord is None:
@@ -265,7 +288,7 @@ def _iterative(
     return ConjugateGradient(NON_CARTESIAN_ITERATIONS, Diagonal(FFT2(A.ishape), density))
 
 
-def _support(mps: Array, comm: sp.Communicator | None) -> Array:
+def _support(mps: Array, comm: Processes | None) -> Array:
     """Return where any coil, of any process, has a signal; (..., H, W)."""
     support = (mps != 0).any(axis=-3).astype(np.float32)
     if comm is not None:
@@ -273,7 +296,7 @@ def _support(mps: Array, comm: sp.Communicator | None) -> Array:
     return support > 0
 
 
-def _max_eigenvalue(mps: Array, max_weight: Array, comm: sp.Communicator | None) -> Array:
+def _max_eigenvalue(mps: Array, max_weight: Array, comm: Processes | None) -> Array:
     """Return an upper bound of the eigenvalues of a Cartesian A^H A: weight times sum of squares; (..., 1, 1)."""
     power = max_weight * (abs(mps) ** 2).sum(axis=-3)
     if comm is not None:

@@ -2,9 +2,11 @@
 
 from math import log
 
+import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._typing import Array
+from hggdp_plugin.processes import Processes
 
 #: The scale is this percentile of the magnitude of the least-squares image ...
 MAGNITUDE_PERCENTILE = 99.8
@@ -38,7 +40,7 @@ def estimate_scale(image: Array) -> Array:
     return xp.where(size > 0, size * phase, 1).astype(xp.complex64)
 
 
-def estimate_noise(y: Array, radius: Array) -> Array:
+def estimate_noise(y: Array, radius: Array, comm: Processes | None = None) -> Array:
     """Estimate the noise variance of k-space from the samples farthest from its center.
 
     The estimate is the median energy, which a few samples with signal hardly change, divided by ln 2, its value for
@@ -47,6 +49,7 @@ def estimate_noise(y: Array, radius: Array) -> Array:
     Args:
         y (array): k-space (..., coils, *k), zero where not sampled.
         radius (array): Distance of each sample from the k-space center, shape (*k).
+        comm (None or Processes): Processes that hold other coils; the estimate is that of all coils.
 
     Returns:
         array: Variance E|n|^2 per complex sample, float32 (..., 1, 1); 0 where nothing is sampled.
@@ -57,7 +60,12 @@ def estimate_noise(y: Array, radius: Array) -> Array:
     variances = []
     for item in y.reshape(-1, coils, radius.size):
         sampled = (item != 0).any(axis=0)
+        if comm is not None:
+            count = sampled.astype(np.float32)
+            comm.allreduce(count)
+            sampled = count > 0
         far = sampled & (radius >= xp.quantile(radius[sampled], 1 - PERIPHERY_FRACTION)) if sampled.any() else sampled
         energy = xp.abs(item[:, far]) ** 2
+        energy = energy if comm is None else comm.concatenate(energy)
         variances.append(xp.median(energy) / log(2) if energy.size else xp.zeros(()))
     return xp.stack(variances).astype(xp.float32).reshape(*batch, 1, 1)

@@ -58,8 +58,9 @@ class Sense(sp.linop.Linop):
         A = parts[0] if len(parts) == 1 else sp.linop.Vstack(parts, axis=len(batch))
         N = normals[0] if len(normals) == 1 else sp.linop.Add(normals)
         if comm is not None:
-            A = A * sp.linop.AllReduceAdjoint(A.ishape, comm, in_place=True)
-            N = sp.linop.AllReduce(N.oshape, comm, in_place=True) * N
+            # Not in place: MPI takes contiguous arrays only, and copies are.
+            A = A * sp.linop.AllReduceAdjoint(A.ishape, comm)
+            N = sp.linop.AllReduce(N.oshape, comm) * N
         self._composed, self._composed_normal = A, N
         super().__init__(A.oshape, A.ishape)
 

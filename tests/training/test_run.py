@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -362,22 +363,38 @@ def test_a_training_that_diverges_stops_and_writes_no_prior(data, tmp_path, caps
     assert len(drawn) == 3  # until the first checkpoint was due
 
 
-def test_two_processes_make_a_prior(data, undisturbed, tmp_path):
-    path = tmp_path / "p.safetensors"
-    command = arguments(data, path, "--devices", "2", "--steps", "2", "--val", str(data))
+def run_two_processes(folder, stop_at, *arguments):
+    """Train in two processes; return the exit code and the last line on the screen."""
     done = subprocess.run(
-        [sys.executable, "-m", "hggdp_plugin.apps.train", *command],
+        [sys.executable, Path(__file__).with_name("ddp_ranks.py"), folder, str(stop_at), *arguments, "--devices", "2"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    training = load_model(path)[1]["training"]
-    assert (training["steps"], training["devices"]) == (2, 2)
+    return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]
+
+
+def test_two_processes_train_stop_and_resume_together(data, tmp_path):
+    """A signal to one stops both, and the weights are always the same in both."""
+    path, whole = tmp_path / "p.safetensors", tmp_path / "whole.safetensors"
+    steps = ("--steps", "4")
+    code, line = run_two_processes(tmp_path, 2, *arguments(data, path, *steps))
+    assert code == 143, line
+    assert load_model(path)[1]["training"]["steps"] == 2
+    for output in (path, whole):  # the first resumes
+        code, line = run_two_processes(tmp_path, 0, *arguments(data, output, *steps, "--val", str(data)))
+        assert code == 0, line
+        training = load_model(output)[1]["training"]
+        assert (training["steps"], training["devices"]) == (4, 2)
+        first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+        for name, tensor in weights(output).items():
+            torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
+            torch.testing.assert_close(first[name], tensor, rtol=0, atol=0)
+    assert_same_weights(path, whole)
     one = tmp_path / "one.safetensors"
-    assert main(arguments(data, one, "--steps", "2")) == 0
+    assert main(arguments(data, one, *steps)) == 0
     assert (weights(path)["tail.weight"] != weights(one)["tail.weight"]).any()  # the other's batches have their part
 
 
