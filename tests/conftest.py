@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sigpy as sp
 import torch
+from helpers import smooth_maps
 
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.prior import ScorePrior
@@ -61,13 +62,6 @@ class Measurement:
     mps: np.ndarray
     mask: np.ndarray
     y: np.ndarray
-
-
-def smooth_maps(coils: int, shape: tuple[int, int]) -> np.ndarray:
-    y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
-    angles = 2 * np.pi * np.arange(coils)[:, None, None] / coils
-    mps = (1.2 + np.cos(angles) * x + np.sin(angles) * y) * np.exp(1j * (angles + 0.5 * x))
-    return (mps / np.sqrt((abs(mps) ** 2).sum(0))).astype(np.complex64)
 
 
 @pytest.fixture(scope="session")

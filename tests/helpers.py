@@ -25,3 +25,11 @@ def radial(shape: tuple[int, int], spokes: int, samples: int) -> np.ndarray:
 def relative_error(image: np.ndarray, reference: np.ndarray) -> float:
     """Norm of the difference over that of the reference."""
     return float(np.linalg.norm(image - reference) / np.linalg.norm(reference))
+
+
+def smooth_maps(coils: int, shape: tuple[int, int]) -> np.ndarray:
+    """Coil sensitivity maps of coils around the image, complex64 (coils, H, W)."""
+    y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    angles = 2 * np.pi * np.arange(coils)[:, None, None] / coils
+    mps = (1.2 + np.cos(angles) * x + np.sin(angles) * y) * np.exp(1j * (angles + 0.5 * x))
+    return (mps / np.sqrt((abs(mps) ** 2).sum(0))).astype(np.complex64)

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import sigpy as sp
 import torch
-from conftest import smooth_maps
-from helpers import radial
+from helpers import radial, smooth_maps
 
 from hggdp_plugin import HGGDPRecon
 from hggdp_plugin.models.unet import UNet
