@@ -101,6 +101,7 @@ class HGGDPRecon(sp.app.App):
         problem (SenseProblem): Operator, scaled data and noise variance.
         prior (ScorePrior): The prior.
         schedule (NoiseSchedule): The noise schedule.
+        processes (None or Processes): The processes that hold other coils.
 
     Raises:
         ValueError: An argument does not fit; the message names it, its shape and what would fit.
@@ -141,14 +142,14 @@ class HGGDPRecon(sp.app.App):
         if comm is not None and isinstance(schedule, NoiseSchedule) and isinstance(schedule.rule, Gibbs):
             raise ValueError("comm: drawing from the posterior needs all coils in one process; leave it out")
         self.noise_var, self.seed, self.max_cg_iter = noise_var, seed, max_cg_iter
-        self._processes = Processes.of(comm)
+        self.processes = Processes.of(comm)
         with self._together():
             self.device = _device(device)
             self.schedule, self.prior = _check_choices(schedule, prior, max_cg_iter, seed)
             if isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise:
                 check_reference_noise(optional_array("mps", mps), optional_array("weights", weights), coord)
-            if self._processes is not None:
-                self._processes.check_same(
+            if self.processes is not None:
+                self.processes.check_same(
                     schedule=self.schedule, seed=seed, max_cg_iter=max_cg_iter, prior=self.prior.weights_as_bytes()
                 )
             self.problem = SenseProblem.build(
@@ -159,7 +160,7 @@ class HGGDPRecon(sp.app.App):
                 coord,
                 device=self.device,
                 coil_batch_size=coil_batch_size,
-                comm=self._processes,
+                comm=self.processes,
             )
             with self.device:
                 alg = build_sampler(self.prior, self.problem, self.schedule, seed, max_cg_iter)
@@ -179,7 +180,7 @@ class HGGDPRecon(sp.app.App):
             return super().run()
 
     def _together(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._processes is None else self._processes.together()
+        return nullcontext() if self.processes is None else self.processes.together()
 
     @property
     def image(self) -> Array:

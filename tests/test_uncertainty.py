@@ -1,5 +1,7 @@
 """Error maps: the bootstrap where its result is known, and the app around it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import sigpy as sp
@@ -8,6 +10,7 @@ from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.checkpoint import save_model
 from hggdp_plugin.conformal import Calibration, ConformalFactor, describe_method, fingerprint, write_calibration
 from hggdp_plugin.prior import ScorePrior, load_prior
+from hggdp_plugin.processes import Processes
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.solvers import run
 from hggdp_plugin.uncertainty import (
@@ -191,3 +194,10 @@ def test_smoothing_keeps_slices_apart() -> None:
 def test_arguments_that_do_not_fit(recon, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         UncertaintyMap(recon, show_pbar=False, **options)
+
+
+def test_coils_in_several_processes_are_refused(measurement, prior):
+    recon = HGGDPRecon(measurement.y, measurement.mps, prior=prior, schedule=FEW, show_pbar=False)
+    recon.processes = Processes(SimpleNamespace(size=2, rank=0))
+    with pytest.raises(ValueError, match="all coils in one process"):
+        UncertaintyMap(recon)
