@@ -87,7 +87,8 @@ class HGGDPRecon(sp.app.App):
             memory.
         comm (None or Communicator): SigPy communicator; each process has the ``y`` and ``mps`` of its own coils, and
             gets the whole image. See the guide on several processes.
-        prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``.
+        prior (None, str, Path or ScorePrior): The prior, its name or its file; default: the bundled ``brain-t2``;
+            ``"mri-any"`` has seen more kinds of images.
         schedule (None or NoiseSchedule): Noise levels and step rule; default: :meth:`NoiseSchedule.fast`. With the rule
             ``HGGDP(reference_noise=True)`` the data consistency is that of the authors' code too, whatever
             ``noise_var``; Cartesian only.

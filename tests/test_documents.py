@@ -33,6 +33,11 @@ def table(page: str, corner: str, column: str) -> dict[str, dict[str, str]]:
     raise AssertionError(f"{page} has no such table")
 
 
+def test_the_priors_card_shows_what_was_measured():
+    measured = results("priors")["tables"]["domain"]
+    assert table("hggdp_plugin/priors/mri-any.md", "domain", "mri-any") == measured
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md", "hggdp_plugin/priors/brain-t2.md"])
 def test_multicoil(page):
     measured = results("multicoil")["samplings"]

@@ -96,8 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_method_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--prior",
-        help="name of a bundled prior, .safetensors file or published .pth, or auto for the bundled one that predicts "
-        "held-out samples best (default: brain-t2)",
+        help="name of a bundled prior (brain-t2, the default, or mri-any), .safetensors file or published .pth, or "
+        "auto: the bundled one that predicts held-out samples best",
     )
     group.add_argument(
         "--self-check",
