@@ -32,6 +32,7 @@ class Record:
             :func:`hggdp_plugin.volume.reconstruct.frame_estimates`.
         uncertainty (mapping): Where the standard error is, how it was made, and what it says of each frame, see
             :class:`hggdp_plugin.volume.uncertainty.VolumeUncertainty`.
+        samples (mapping): Where samples are, and their spread, see :class:`hggdp_plugin.volume.samples.Spread`.
         self_check (list of dict): Per checked frame what the self-check found, see :mod:`hggdp_plugin.selfcheck`.
     """
 
@@ -43,6 +44,7 @@ class Record:
     estimates: list[dict[str, object]] = field(default_factory=list)
     self_check: list[dict[str, object]] = field(default_factory=list)
     uncertainty: Mapping[str, object] = field(default_factory=dict)
+    samples: Mapping[str, object] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write the record as JSON; the file appears only when it is complete."""

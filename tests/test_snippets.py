@@ -39,6 +39,7 @@ SHORTENED = {
     r"(hggdp train .*--init.*)": r"\1 --steps 1 --batch-size 1 --crop 16 --reconstructions 0",
     r"(hggdp train (?!.*--init).*)": r"\1 --steps 2 --batch-size 2 --crop 32 --widths 8 8 --reconstructions 0",
     r"(hggdp recon .*--schedule hggdp.*)": r"\1 -N 1 -K 2",
+    r"(hggdp recon .*--schedule posterior.*)": r"\1 -N 12 -S 2",
 }
 #: Priors that these tests made themselves, in no time: their images need not be good.
 UNTRAINED = r"--prior (mine|adapted|checkpoint)"

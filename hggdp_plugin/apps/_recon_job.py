@@ -15,7 +15,7 @@ from hggdp_plugin._typing import Array
 from hggdp_plugin.apps._cli import find_device, refusals
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, bundled_priors
 from hggdp_plugin.coil_compression import compress_coils
-from hggdp_plugin.io.files import InputError, std_path, suffix_of
+from hggdp_plugin.io.files import InputError, replacing, std_path, suffix_of
 from hggdp_plugin.io.mrd.images import WINDOW_PERCENTILE
 from hggdp_plugin.io.mrd.stream import write_pipe
 from hggdp_plugin.prior import ScorePrior, load_prior
@@ -26,6 +26,7 @@ from hggdp_plugin.validation import check_reference_noise
 from hggdp_plugin.volume.calibration import to_virtual_coils
 from hggdp_plugin.volume.reconstruct import reconstruct
 from hggdp_plugin.volume.resume import ResumeStore
+from hggdp_plugin.volume.samples import spread
 from hggdp_plugin.volume.selfcheck import FRAMES_TO_CHOOSE, check_frames, report_check
 from hggdp_plugin.volume.uncertainty import VolumeUncertainty
 
@@ -70,8 +71,10 @@ class ReconJob:
                 return NoiseSchedule.hggdp(**options, reference_noise=args.reference_noise)
             if args.reference_noise:
                 raise ValueError("--reference-noise requires --schedule hggdp")
+            if args.schedule == "posterior":
+                return NoiseSchedule.posterior(**options)
             if "steps" in options:
-                raise ValueError("--steps requires --schedule hggdp; the fast schedule makes one step per level")
+                raise ValueError("--steps requires --schedule hggdp or posterior; fast makes one step per level")
             return NoiseSchedule.fast(**options)
 
     def run(self, raw: io.RawData, path: Path, output: str, messages: list[tuple[str, str]], start: float) -> None:
@@ -89,7 +92,7 @@ class ReconJob:
         """
         args, read = self.args, time.monotonic()
         record = Record(input={"file": str(path), **describe(raw)}, messages=messages)
-        priors, schedule = self.priors, self.schedule
+        priors, _ = self.priors, self.schedule
         raw, mps = self._coils(raw)
         if args.reference_noise:
             with refusals("--reference-noise", "recon"):
@@ -98,33 +101,62 @@ class ReconJob:
         if args.self_check or len(priors) > 1:
             self._check(raw, mps, record)
         uncertainty = VolumeUncertainty() if args.uncertainty else None
-        store = None if output == "-" else ResumeStore(Path(f"{Path(output)}.part"))
-        image = reconstruct(
-            raw,
-            mps,
-            args.noise_var,
-            prior=self.prior,
-            schedule=schedule,
-            samples=args.samples,
-            seed=args.seed,
-            max_cg_iter=args.max_cg_iter,
-            calib_width=args.calib_width,
-            batch_size=args.batch_size,
-            device=self.device,
-            resume=store,
-            show_pbar=not args.quiet,
-            on_batch=record.estimates.extend,
-            uncertainty=uncertainty,
-        )
+        image, stores = self._reconstruct(raw, mps, record, output, uncertainty)
         record.seconds = {"reading": read - start, "maps and reconstruction": time.monotonic() - read}
         self._write(output, image, raw, uncertainty)
-        if store is not None:
+        for store in stores:
             store.remove()
         if output != "-":
             _logger.info("Wrote %s in %.1f s.", output, time.monotonic() - start)
             self._write_record(record, output, image, uncertainty)
         if args.report is not None:
             self._write_report(path, raw, image, record, uncertainty)
+
+    def _reconstruct(
+        self,
+        raw: io.RawData,
+        mps: Array | None,
+        record: Record,
+        output: str,
+        uncertainty: VolumeUncertainty | None,
+    ) -> tuple[np.ndarray, list[ResumeStore]]:
+        """Return the image, and the stores that can be removed once it is written."""
+        args = self.args
+        apart = args.samples_out is not None
+        images, stores = [], []
+        for number in range(args.samples if apart else 1):
+            store = None if output == "-" else ResumeStore(Path(f"{Path(output)}.part{number or ''}"))
+            image = reconstruct(
+                raw,
+                mps,
+                args.noise_var,
+                prior=self.prior,
+                schedule=self.schedule,
+                samples=1 if apart else args.samples,
+                seed=args.seed + number,
+                max_cg_iter=args.max_cg_iter,
+                calib_width=args.calib_width,
+                batch_size=args.batch_size,
+                device=self.device,
+                resume=store,
+                show_pbar=not args.quiet,
+                on_batch=record.estimates.extend if number == 0 else None,
+                uncertainty=uncertainty if number == 0 else None,
+            )
+            images.append(image)
+            stores += [store] if store is not None else []
+        if apart:
+            self._write_samples(np.stack(images), raw, record)
+        return np.mean(images, axis=0) if apart else images[0], stores
+
+    def _write_samples(self, samples: np.ndarray, raw: io.RawData, record: Record) -> None:
+        """Write the samples, and note how they differ."""
+        path = self.args.samples_out
+        with replacing(path) as temporary:
+            np.save(temporary, samples)
+        on_grid = raw.mask is not None and raw.mask.shape == samples.shape[1:]
+        record.samples = {"file": str(path), "spread": asdict(spread(samples, raw.mask if on_grid else None))}
+        _logger.info("Wrote %s.", path)
 
     @property
     def history(self) -> str:

@@ -107,12 +107,12 @@ def _add_method_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--schedule",
-        choices=("fast", "hggdp"),
+        choices=("fast", "hggdp", "posterior"),
         default="fast",
-        help="one step per level, or the published 10 x 80",
+        help="one step per level, the published 10 x 80, or draws from the posterior",
     )
     group.add_argument("-N", "--levels", type=positive, help="noise levels")
-    group.add_argument("-K", "--steps", type=positive, help="steps per level (hggdp only)")
+    group.add_argument("-K", "--steps", type=positive, help="steps per level (hggdp and posterior)")
     group.add_argument(
         "--reference-noise",
         "--published-noise",
@@ -120,6 +120,13 @@ def _add_method_options(group: argparse._ArgumentGroup) -> None:
         help="noise and data consistency exactly as in the published code (hggdp only; Cartesian data)",
     )
     group.add_argument("-S", "--samples", type=positive, default=1, help="reconstructions to average (default 1)")
+    group.add_argument(
+        "--samples-out",
+        type=Path,
+        metavar="NPY",
+        help="write each of the -S reconstructions too, complex (samples, repetition, contrast, phase, set, slice, y,"
+        " x), and log their spread in the measured part of k-space and in the rest",
+    )
     group.add_argument("-s", "--seed", type=natural, default=0, help="seed of the noise (default 0)")
     group.add_argument(
         "-r",
@@ -213,10 +220,22 @@ def _check_options(args: argparse.Namespace) -> None:
             raise InputError(f"--{option}", problem, "give one, or choose names with --output-dir and --format")
     if args.output is not None and (args.output_dir or args.format):
         raise InputError("--output", "--output-dir and --format name the image too", "give either")
+    if args.samples_out is not None:
+        _check_samples(args)
     if args.report is not None and (
         args.report.suffix.lower() not in (".html", ".htm") or not args.report.resolve().parent.is_dir()
     ):
         raise InputError("--report", f"cannot write {args.report}", "give a .html file in a folder that exists")
+
+
+def _check_samples(args: argparse.Namespace) -> None:
+    """Refuse to write samples where there are none, or where they can't be written."""
+    if len(args.raw) > 1 or args.samples < 2:
+        problem = f"there are {len(args.raw)} inputs" if len(args.raw) > 1 else "there is one sample"
+        raise InputError("--samples-out", problem, "give one input, and the number of samples with -S")
+    if args.samples_out.suffix.lower() != ".npy":
+        raise InputError("--samples-out", f"cannot write {args.samples_out}", "give a .npy file")
+    check_output(args.samples_out, overwrite=args.overwrite)
 
 
 def _output(args: argparse.Namespace, raw: Path) -> str:
