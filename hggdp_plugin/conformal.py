@@ -15,7 +15,7 @@ import numpy as np
 
 from hggdp_plugin._typing import Array, PathLike
 from hggdp_plugin.io.files import replacing
-from hggdp_plugin.schedule import NoiseSchedule
+from hggdp_plugin.schedule import FewStep, NoiseSchedule
 
 _logger = logging.getLogger(__name__)
 
@@ -100,12 +100,18 @@ def _has_lines(measured: np.ndarray) -> bool:
 def describe_method(schedule: NoiseSchedule, repeated: NoiseSchedule) -> str:
     """Describe how a map is made, in one line: factors hold for this only, and for any number of copies.
 
+    Reconstructions with few steps, but at least as many as the repeated ones, differ by less than their factors do
+    between slices: they count as one method.
+
     Args:
         schedule (NoiseSchedule): Schedule of the reconstruction.
         repeated (NoiseSchedule): Schedule of the repeated reconstructions.
+
+    Returns:
+        str: The description.
     """
-    text = _describe(schedule)
-    return text if repeated == schedule else f"{text}; repeated by {_describe(repeated)}"
+    alike = isinstance(schedule.rule, FewStep) and isinstance(repeated.rule, FewStep) and len(schedule) >= len(repeated)
+    return f"{'few steps' if alike else _describe(schedule)}, repeated by {_describe(repeated)}"
 
 
 def _describe(schedule: NoiseSchedule) -> str:
@@ -147,8 +153,11 @@ def weighted_quantile(values: Array, weights: Array, probability: float) -> floa
 
 
 def fingerprint(path: PathLike) -> str:
-    """Return the first digits of the SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    """Return the first digits of the SHA-256 of the weights in a file, whatever its description says."""
+    content = Path(path).read_bytes()
+    is_safetensors = Path(path).suffix == ".safetensors"
+    header = 8 + int.from_bytes(content[:8], "little") if is_safetensors else 0
+    return hashlib.sha256(content[header:]).hexdigest()[:16]
 
 
 def calibration_path(prior: PathLike) -> Path:

@@ -24,14 +24,14 @@ MAX_SHIFT = 0.05
 #: Variance of the noise over that of data consistency, which is chosen for the highest PSNR (benchmarks/noise.py).
 NOISE_OVER_CONSISTENCY = 2.0
 #: Standard deviation in pixels of the Gaussian that smooths the variance: few copies say little about one pixel.
-SMOOTHING = 1.5
+SMOOTHING = 2.0
 #: The local signal is the magnitude smoothed by a Gaussian of this many pixels. The object is where it exceeds this
 #: part of its 99th percentile.
 SIGNAL_WIDTH, OBJECT_LEVEL = 2.0, 0.1
 #: Number of repeated scans.
 COPIES = 8
 #: Schedule of the repeated reconstructions: eight cost what three reconstructions by the default schedule cost.
-QUICK = NoiseSchedule.fast(levels=10)
+QUICK = NoiseSchedule.fast(levels=10, sigma_max=0.1, sigma_min=0.005, eta=0.1, momentum=0.6)
 #: Part of the local signal above which a standard error counts as large.
 LARGE_ERROR = 0.1
 
@@ -75,6 +75,8 @@ class UncertaintyMap(sp.app.App):
             the ``noise_var`` that ``recon`` was given, else estimated at the periphery of k-space, roughly.
         schedule (None or NoiseSchedule): Schedule of the repeated reconstructions; None: :data:`QUICK`.
         priors (sequence of ScorePrior): Other priors to reconstruct with. Their disagreement is added to the variance.
+        noisy_reference (bool): Map the error against a fully sampled image of the same scan, in place of the object
+            without noise: the noise of the samples that nobody measured is added.
         copies_at_a_time (None or int): Copies that go through the network together; None: all.
         show_pbar (bool): Show a progress bar.
         leave_pbar (bool): Leave the bar when finished.
@@ -111,6 +113,7 @@ class UncertaintyMap(sp.app.App):
         noise_var: float | None = None,
         schedule: NoiseSchedule | None = None,
         priors: Sequence[ScorePrior] = (),
+        noisy_reference: bool = False,
         copies_at_a_time: int | None = None,
         show_pbar: bool = True,
         leave_pbar: bool = True,
@@ -121,7 +124,7 @@ class UncertaintyMap(sp.app.App):
         if not recon.alg.done():
             recon.run()
         self.recon, self.problem, self.device, self.priors = recon, recon.problem, recon.device, priors
-        self.copies, self.schedule = copies, schedule or QUICK
+        self.copies, self.schedule, self.noisy_reference = copies, schedule or QUICK, noisy_reference
         with self.device:
             x = recon.image if image is None else sp.to_device(image, self.device)
             if x.shape != self.problem.start.shape:
@@ -151,12 +154,23 @@ class UncertaintyMap(sp.app.App):
             for prior in self.priors:
                 other = self._reconstruct(prior, self.problem, self.recon.seed)
                 variance = variance + smooth(abs(other - self.x) ** 2) / (2 * len(self.priors))
+            family, factor = self.calibration()
+            if factor is not None:
+                variance = np.float32(factor.factor**2) * variance
+            if self.noisy_reference:
+                variance = variance + self._unmeasured_noise()
             std = abs(self.problem.scale) * variance**0.5
-        family, factor = self.calibration()
-        if factor is not None:
-            std = std * np.float32(factor.factor)
         self.result = summarize(std.astype(np.float32), self.x * self.problem.scale, family, factor)
         return self.result.std
+
+    def _unmeasured_noise(self) -> Array:
+        """Return the variance in each pixel of the noise in the part of k-space that was left out."""
+        problem = self.problem
+        n_batch_axes = problem.start.ndim - 2
+        axes = tuple(range(n_batch_axes, problem.y.ndim))
+        n_samples = (problem.y != 0).sum(axis=axes) / problem.y.shape[n_batch_axes]
+        share = n_samples / np.prod(problem.start.shape[-2:])
+        return (1 - share.clip(0, 1)).astype(np.float32).reshape(*share.shape, 1, 1) * self.noise_var
 
     def calibration(self) -> tuple[str, ConformalFactor | None]:
         """Return the kind of sampling, and its conformal factor if there is one for this prior and method."""

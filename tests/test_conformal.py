@@ -77,7 +77,7 @@ def test_kinds_of_sampling() -> None:
 @pytest.fixture
 def prior(tmp_path):
     path = tmp_path / "mine.safetensors"
-    path.write_bytes(b"weights")
+    path.write_bytes((6).to_bytes(8, "little") + b"headerweights")
     factor = conformal_factor(slices([1.5, 1.6]), [1.5, 1.6], ["a", "b"])
     write_calibration(path, Calibration(fingerprint(path), METHOD, {"lines, coils": factor}))
     return path
@@ -94,8 +94,18 @@ def test_what_is_written_is_read(prior) -> None:
     assert read_calibration(prior).factor("lines, coils", METHOD) is None
 
 
+def test_more_levels_are_the_same_method_and_fewer_are_not() -> None:
+    quick = NoiseSchedule.fast(10)
+    assert describe_method(NoiseSchedule.fast(50), quick) == METHOD
+    for other in (NoiseSchedule.fast(5), NoiseSchedule.hggdp(), NoiseSchedule.posterior()):
+        assert describe_method(other, quick) != METHOD
+    assert describe_method(NoiseSchedule.fast(), NoiseSchedule.fast(8)) != METHOD
+
+
 def test_other_weights_and_other_files_are_not_calibrations(prior, caplog) -> None:
-    prior.write_bytes(b"other weights")
+    prior.write_bytes((5).to_bytes(8, "little") + b"otherweights")  # another description
+    assert read_calibration(prior) is not None
+    prior.write_bytes((6).to_bytes(8, "little") + b"headerothers")
     with caplog.at_level(logging.WARNING):
         assert read_calibration(prior) is None
     assert "made for other weights" in caplog.text

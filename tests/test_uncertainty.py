@@ -130,6 +130,12 @@ def test_noise_and_other_priors_add_to_the_error(recon, make_network) -> None:
     np.testing.assert_allclose(error_map(recon, priors=[recon.prior]), plain, rtol=1e-3)
 
 
+def test_the_noise_that_nobody_measured(recon, measurement) -> None:
+    left_out = 1 - measurement.mask.mean()
+    expected = np.sqrt(error_map(recon, noise_var=0.09) ** 2 + left_out * 0.09)
+    np.testing.assert_allclose(error_map(recon, noise_var=0.09, noisy_reference=True), expected, rtol=1e-4)
+
+
 def test_off_the_grid(measurement, prior) -> None:
     coord = (np.random.default_rng(0).random((40, 20, 2)).astype(np.float32) - 0.5) * 18
     y = sp.nufft(measurement.mps * measurement.image, coord)
