@@ -2,8 +2,10 @@
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import sigpy as sp
+if TYPE_CHECKING:
+    import sigpy as sp
 
 #: Fraction of the free memory to plan with: the byte counts below are rounded, and other programs need memory too.
 USABLE_FRACTION = 0.5
@@ -18,7 +20,7 @@ def coil_bytes_per_pixel(cartesian: bool) -> int:
     return COIL_BYTES_PER_PIXEL if cartesian else COIL_BYTES_PER_PIXEL_NUFFT
 
 
-def coils_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device: sp.Device) -> int:
+def coils_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device: "sp.Device") -> int:
     """Return how many coils fit into the free memory of a device together, at least 1.
 
     Args:
@@ -35,7 +37,7 @@ def coils_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device:
     return int(min(max(rest / (pixels * coil_bytes_per_pixel(cartesian)), 1), coils))
 
 
-def free_memory(device: sp.Device) -> float:
+def free_memory(device: "sp.Device") -> float:
     """Return the bytes that can still be allocated on a device, infinity where the system does not say.
 
     Args:
@@ -44,10 +46,15 @@ def free_memory(device: sp.Device) -> float:
     Returns:
         float: Bytes.
     """
-    if device != sp.cpu_device:
-        with device:
-            xp = device.xp
-            return xp.cuda.Device().mem_info[0] + xp.get_default_memory_pool().free_bytes()
+    if device.id < 0:
+        return free_host_memory()
+    with device:
+        xp = device.xp
+        return float(xp.cuda.Device().mem_info[0] + xp.get_default_memory_pool().free_bytes())
+
+
+def free_host_memory() -> float:
+    """Return the bytes that a process can still allocate, infinity where the system does not say."""
     free = math.inf
     if (meminfo := Path("/proc/meminfo")).exists():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())

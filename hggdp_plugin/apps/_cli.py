@@ -5,10 +5,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from hggdp_plugin.allocator import keep_freed_memory
 from hggdp_plugin.io.files import InputError, check_input, suffix_of
@@ -219,24 +219,36 @@ def sole_writer(output: Path) -> Iterator[None]:
     Raises:
         InputError: Another process writes this file.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: without a lock
+    if os.name != "posix":
         yield
         return
     lock = output.with_name(f".{output.name}.lock")
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            problem = "another run is writing this file"
-            raise InputError(output, problem, "wait until it ends, or choose another name") from None
-        except OSError:  # a network drive without locks
-            pass
+    with _locked(lock, output):
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _locked(lock: Path, output: Path) -> TextIO:
+    """Return the lock file of an output, open and locked."""
+    import fcntl
+
+    while True:
+        file = open(lock, "w")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            problem = "another run is writing this file"
+            raise InputError(output, problem, "wait until it ends, or choose another name") from None
+        except OSError:  # a network drive without locks
+            return file
+        # A run that ended since the file was opened has removed it: then others would lock another one of this name.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                return file
+        file.close()
 
 
 def find_device(gpu: int | None) -> "sp.Device":

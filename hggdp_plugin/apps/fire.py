@@ -4,14 +4,16 @@ The server calls :func:`process` when a client asks for the configuration ``hggd
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hggdp_plugin import io
 from hggdp_plugin.apps._cli import find_device
+from hggdp_plugin.apps._inline import Stopwatch, bound_waiting, is_gone, receive, turn
 from hggdp_plugin.io.mrd import read_stream
 from hggdp_plugin.io.mrd.images import mrd_images
+from hggdp_plugin.threads import configure_threads
 
 if TYPE_CHECKING:
     import ismrmrd
@@ -89,44 +91,48 @@ class Parameters:
 def process(connection: Connection, config: object, metadata: "ParsedHeader | str | bytes") -> None:
     """Reconstruct a stream of acquisitions and send magnitude images back.
 
-    Never raises, so that the server keeps running. Errors are sent to the client as one line, and logged.
+    Never raises, so that the server keeps running. Errors are sent to the client as one line, and logged. The log has
+    the seconds of each stage. Scans that arrive at the same time, in several processes of the server, are reconstructed
+    one after the other.
 
     Args:
         connection (Connection): The server's connection.
         config (str or dict): Configuration, see :meth:`Parameters.parse`.
         metadata (ismrmrdHeader, str or bytes): The MRD header, as text if the server could not parse it.
     """
+    configure_threads()
+    watch = Stopwatch()
     try:
-        # Read to the end first: closing while the client is still sending would lose the answer.
-        acquisitions = _receive(connection)
+        bound_waiting(connection)
+        acquisitions = receive(connection, _STREAM)
+        watch.lap("receive")
         parameters = Parameters.parse(config)
-        raw = read_stream(_xml(metadata), acquisitions, _STREAM)
-        _logger.info(raw.summary())
-        connection.send_image(_reconstruct(raw, parameters))
+        _say(connection, logging.INFO, f"{len(acquisitions)} acquisitions received")
+        with turn("cpu" if parameters.gpu is None else f"gpu{parameters.gpu}"):
+            watch.lap("wait")
+            _say(connection, logging.INFO, "the reconstruction begins")
+            raw = read_stream(_xml(metadata), acquisitions, _STREAM)
+            acquisitions.clear()  # the reconstruction needs the memory
+            _logger.info(raw.summary())
+            watch.lap("read")
+            if is_gone(connection):
+                raise io.InputError(_STREAM, "the client has closed the connection", "send the measurement again")
+            images = _reconstruct(raw, parameters)
+            watch.lap("reconstruct")
+        connection.send_image(images)
+        watch.lap("send")
+        slices = int(raw.measured_frames.sum())
+        each = watch.seconds["reconstruct"] / slices
+        _logger.info("%d slices, %.2f s each to reconstruct; seconds: %s", slices, each, watch)
+    except (ConnectionError, BlockingIOError) as gone:
+        _logger.warning("The client does not take its images any more: %s", gone)
     except Exception as error:
         _report(connection, error)
     finally:
         try:
             connection.send_close()
         except Exception as error:
-            _logger.warning("The client closed the connection: %s", error)
-
-
-def _receive(connection: Iterable[object]) -> "list[ismrmrd.Acquisition]":
-    """Collect the acquisitions. Waveforms and images in the stream are not needed."""
-    acquisitions = []
-    try:
-        for item in connection:
-            if item is None:
-                break
-            if hasattr(item, "traj"):
-                acquisitions.append(item)
-    except Exception as error:  # whatever a truncated message raises in the server
-        problem = f"it ended early, after {len(acquisitions)} acquisitions ({type(error).__name__}: {error})"
-        raise io.InputError(_STREAM, problem, "send the measurement again") from error
-    if not acquisitions:
-        raise io.InputError(_STREAM, "it contains no acquisitions", "send raw data, not images")
-    return acquisitions
+            _logger.warning("The client has closed the connection: %s", error)
 
 
 def _xml(metadata: "ParsedHeader | str | bytes") -> bytes:
@@ -160,12 +166,17 @@ def _reconstruct(raw: io.RawData, parameters: Parameters) -> "list[ismrmrd.Image
 
 
 def _report(connection: Connection, error: Exception) -> None:
-    """Send an error to the client in one line, where the server supports it, and log it."""
+    """Send an error to the client in one line, and log it."""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}, see the server's log"
-    line = " ".join(f"hggdp_plugin: {text}".split())
-    _logger.error(line, exc_info=None if isinstance(error, io.InputError) else error)
+    line = " ".join(text.split())
+    _logger.error("hggdp_plugin: %s", line, exc_info=None if isinstance(error, io.InputError) else error)
+    _say(connection, logging.ERROR, line)
+
+
+def _say(connection: Connection, level: int, line: str) -> None:
+    """Send a line of text to the client, where the server supports it."""
     try:
         if hasattr(connection, "send_logging"):
-            connection.send_logging("ERROR   ", line)
+            connection.send_logging(f"{logging.getLevelName(level):8}", f"hggdp_plugin: {line}")
     except Exception as gone:
-        _logger.warning("The error could not be sent to the client: %s", gone)
+        _logger.warning("A message could not be sent to the client: %s", gone)

@@ -1,6 +1,8 @@
 """hggdp recon: files in, images out, and what it says to input it cannot use."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -12,6 +14,7 @@ from hggdp_plugin.apps.__main__ import main as hggdp
 from hggdp_plugin.apps._cli import sole_writer
 from hggdp_plugin.apps.recon import main
 from hggdp_plugin.checkpoint import save_model
+from hggdp_plugin.io import InputError
 from hggdp_plugin.io.cfl import read_cfl, write_cfl
 from hggdp_plugin.metrics import score_slices
 from hggdp_plugin.models.unet import UNet
@@ -208,13 +211,42 @@ def test_bad_options_are_one_line(options, raw, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX locks")
-def test_two_runs_do_not_write_the_same_output(raw, prior, tmp_path, capsys):
-    command = [str(raw), "-o", str(tmp_path / "out.npy"), "--prior", prior, *FAST]
-    with sole_writer(tmp_path / "out.npy"):
+def test_two_processes_do_not_write_the_same_output(raw, prior, tmp_path, capsys):
+    output = tmp_path / "out.npy"
+    command = [str(raw), "-o", str(output), "--prior", prior, *FAST]
+    code = (
+        "import pathlib, sys, time; from hggdp_plugin.apps._cli import sole_writer\n"
+        "with sole_writer(pathlib.Path(sys.argv[1])): print('locked', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, output], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
         assert main(command) == 2
-        assert "another run is writing this file" in capsys.readouterr().err
+        line = f"hggdp recon: {output}: another run is writing this file; wait until it ends, or choose another name"
+        assert capsys.readouterr().err.splitlines()[-1] == line
+        other.kill()  # its lock goes with it
     assert main(command) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "out.npy.json"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX locks")
+def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    """A run ends between the moments at which another opens its lock file and locks it."""
+    import fcntl
+
+    flock, calls = fcntl.flock, []
+
+    def late(file, mode):
+        if not calls:
+            (tmp_path / ".out.npy.lock").unlink()
+        calls.append(mode)
+        flock(file, mode)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with sole_writer(tmp_path / "out.npy"):
+        assert len(calls) == 2
+        monkeypatch.undo()
+        with pytest.raises(InputError, match="another run"), sole_writer(tmp_path / "out.npy"):
+            pass
 
 
 def test_bart_arrays_go_by_their_base_names_and_images_keep_their_phase(prior, tmp_path, monkeypatch):
