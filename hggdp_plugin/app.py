@@ -23,6 +23,8 @@ from hggdp_plugin.validation import check_counts, check_reference_noise
 
 #: Seconds between updates of the progress bar's text. The residual costs an application of A and a wait for the device.
 SUMMARY_INTERVAL = 0.5
+#: The residual, which takes long for volumes, costs at most about one in so many seconds.
+SUMMARY_SHARE = 20
 
 
 #: Arguments after ``mps`` in the order in which they could once be given without their names.
@@ -71,6 +73,10 @@ class HGGDPRecon(sp.app.App):
     a batch (slices, frames), which goes through the network at once; the result of a slice does not depend on the
     others.
 
+    Volumes (..., D, H, W) that do not fall apart into slices are reconstructed with ``coord`` (..., 3), or with
+    ``ndim=3`` on the Cartesian grid: data consistency is that of the volume, and the prior sees its slices, across
+    another of the three axes at every step. ``mps`` are then (coils, D, H, W), ``y`` on the Cartesian grid likewise.
+
     Args:
         y (array): k-space, complex (..., coils, H, W), zero where not sampled, or (..., coils, *coord.shape[:-1]).
         mps (None or array): Coil sensitivity maps (coils, H, W), or with the leading axes of ``y``. None: one coil of
@@ -81,7 +87,8 @@ class HGGDPRecon(sp.app.App):
             of k-space: 0.3 on a Cartesian grid, 0.4 elsewhere.
         weights (None or array): k-space weights, of a shape that broadcasts to that of ``y``. A number, or None for 1,
             Cartesian: where ``y`` is not zero.
-        coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view, +- half the matrix.
+        coord (None or array): Non-Cartesian coordinates (..., 2), for volumes (..., 3), in units of 1 / field of view,
+            +- half the matrix.
         device (Device): Where to reconstruct, and where the result is.
         coil_batch_size (None or int): Coils processed at a time; bounds the memory. None: what fits into the free
             memory.
@@ -97,6 +104,7 @@ class HGGDPRecon(sp.app.App):
             iterations of Chebyshev, and 4 of conjugate gradients for non-Cartesian samples.
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
+        ndim (None or int): Axes of an image, 2 or 3; None: those of ``coord``, and 2 on the Cartesian grid.
 
     Attributes:
         problem (SenseProblem): Operator, scaled data and noise variance.
@@ -139,6 +147,7 @@ class HGGDPRecon(sp.app.App):
         max_cg_iter: int | None = None,
         show_pbar: bool = True,
         leave_pbar: bool = True,
+        ndim: int | None = None,
     ) -> None:
         if comm is not None and isinstance(schedule, NoiseSchedule) and isinstance(schedule.rule, Gibbs):
             raise ValueError("comm: drawing from the posterior needs all coils in one process; leave it out")
@@ -162,6 +171,7 @@ class HGGDPRecon(sp.app.App):
                 device=self.device,
                 coil_batch_size=coil_batch_size,
                 comm=self.processes,
+                ndim=ndim,
             )
             with self.device:
                 alg = build_sampler(self.prior, self.problem, self.schedule, seed, max_cg_iter)
@@ -195,16 +205,18 @@ class HGGDPRecon(sp.app.App):
     def _summarize(self) -> None:
         if not self.show_pbar or (time.monotonic() < self._next_summary and not self.alg.done()):
             return
-        self._next_summary = time.monotonic() + SUMMARY_INTERVAL
-        xp, problem = self.device.xp, self.problem
+        start, xp, problem = time.monotonic(), self.device.xp, self.problem
         with self.device:
-            residual = xp.linalg.norm(problem.A(self._mean(self.alg.x)) - problem.y) / xp.linalg.norm(problem.y)
+            difference = problem.A(self._mean(self.alg.x)) - problem.y
+            residual = float(xp.linalg.norm(difference) / xp.linalg.norm(problem.y))
+        now = time.monotonic()
+        self._next_summary = now + max(SUMMARY_INTERVAL, SUMMARY_SHARE * (now - start))
         level = min(self.alg.iter, self.alg.max_iter - 1) // self.schedule.steps + 1
         self.pbar.set_postfix(
             {
                 "level": f"{level}/{len(self.schedule.sigmas)}",
                 "sigma": f"{self.alg.sigma:.3g}",
-                "residual": f"{float(residual):.2e}",
+                "residual": f"{residual:.2e}",
             }
         )
 

@@ -24,7 +24,7 @@ MANY_COILS = 32
 MIN_EXPLAINED = 0.8
 
 
-def calibration_shape(calib_width: int | tuple[int, int], matrix: tuple[int, int]) -> tuple[int, int]:
+def calibration_shape(calib_width: int | tuple[int, ...], matrix: tuple[int, ...]) -> tuple[int, ...]:
     """Return the size of the calibration region that is used.
 
     Args:
@@ -32,14 +32,14 @@ def calibration_shape(calib_width: int | tuple[int, int], matrix: tuple[int, int
         matrix (tuple of ints): Size of k-space.
 
     Returns:
-        tuple of ints: Height and width, at most :data:`CALIB_WIDTH` and at most the matrix.
+        tuple of ints: Size along each axis, at most :data:`CALIB_WIDTH` and at most the matrix.
     """
-    height, width = (calib_width, calib_width) if isinstance(calib_width, int | np.integer) else calib_width
-    return min(int(height), CALIB_WIDTH, matrix[0]), min(int(width), CALIB_WIDTH, matrix[1])
+    widths = (calib_width,) * len(matrix) if isinstance(calib_width, int | np.integer) else calib_width
+    return tuple(min(int(n), CALIB_WIDTH, m) for n, m in zip(widths, matrix, strict=True))
 
 
 def espirit_maps(
-    calib: Array, calib_width: int | tuple[int, int], device: sp.Device = sp.cpu_device, *, maps: int = 1
+    calib: Array, calib_width: int | tuple[int, ...], device: sp.Device = sp.cpu_device, *, maps: int = 1
 ) -> Array:
     """Estimate the maps of slices by ESPIRiT.
 
@@ -95,7 +95,7 @@ class VolumeMaps:
 
     @classmethod
     def along_readout(
-        cls, calib: Array, calib_width: int | tuple[int, int], device: sp.Device = sp.cpu_device
+        cls, calib: Array, calib_width: int | tuple[int, ...], device: sp.Device = sp.cpu_device
     ) -> "VolumeMaps":
         """Estimate the maps of all positions along the readout of a 3D Cartesian scan.
 
@@ -115,6 +115,10 @@ class VolumeMaps:
 
     def __len__(self) -> int:
         return self.matrix[0]
+
+    def volume(self) -> Array:
+        """Return the maps of the volume, complex64 (coils, D, H, W) in host memory."""
+        return np.stack([sp.to_device(self[section]) for section in range(len(self))], axis=1)
 
     def __getitem__(self, section: int) -> Array:
         """Return the maps of a section across the first axis, complex64 (coils, H, W) on the device."""
@@ -211,7 +215,7 @@ def calibration_from_noncartesian(
 def combine_coils(
     kspace: Array,
     calib: Array | None = None,
-    calib_width: int | tuple[int, int] = CALIB_WIDTH,
+    calib_width: int | tuple[int, ...] = CALIB_WIDTH,
     device: sp.Device = sp.cpu_device,
 ) -> Array:
     """Combine fully sampled k-space of several coils to images, as a reconstruction with ESPIRiT maps sees them.

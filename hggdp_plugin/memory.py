@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 USABLE_FRACTION = 0.5
 #: Bytes per pixel of the network of the default prior (measured, then rounded up).
 NETWORK_BYTES_PER_PIXEL = 1000
-#: Bytes per pixel and coil of data consistency; off the Cartesian grid, the NUFFT needs an oversampled grid as well.
+#: Bytes per pixel and coil of data consistency; off the Cartesian grid, the NUFFT needs an oversampled grid as well,
+#: whose size along each axis is twice that of the image.
 COIL_BYTES_PER_PIXEL, COIL_BYTES_PER_PIXEL_NUFFT = 96, 256
+#: Largest number of coils of a volume that are processed at a time. More are hardly faster.
+MAX_COILS_3D = 4
 
 
 def coil_bytes_per_pixel(cartesian: bool) -> int:
@@ -20,7 +23,7 @@ def coil_bytes_per_pixel(cartesian: bool) -> int:
     return COIL_BYTES_PER_PIXEL if cartesian else COIL_BYTES_PER_PIXEL_NUFFT
 
 
-def coils_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device: "sp.Device") -> int:
+def coils_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device: "sp.Device", ndim: int = 2) -> int:
     """Return how many coils fit into the free memory of a device together, at least 1.
 
     Args:
@@ -28,13 +31,17 @@ def coils_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device:
         coils (int): Number of coils.
         cartesian (bool): Whether the samples lie on the Cartesian grid.
         device (Device): Where the reconstruction runs.
+        ndim (int): Axes of an image; 3 for volumes.
 
     Returns:
         int: Number of coils, from 1 to ``coils``.
     """
     pixels = math.prod(shape)
     rest = USABLE_FRACTION * free_memory(device) - pixels * NETWORK_BYTES_PER_PIXEL
-    return int(min(max(rest / (pixels * coil_bytes_per_pixel(cartesian)), 1), coils))
+    bytes_per_pixel = coil_bytes_per_pixel(cartesian)
+    if ndim == 3:
+        coils, bytes_per_pixel = min(coils, MAX_COILS_3D), 2 * bytes_per_pixel
+    return int(min(max(rest / (pixels * bytes_per_pixel), 1), coils))
 
 
 def free_memory(device: "sp.Device") -> float:

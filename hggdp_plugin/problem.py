@@ -7,7 +7,8 @@ import sigpy as sp
 
 from hggdp_plugin._typing import Array, RandomGenerator
 from hggdp_plugin.interop import as_array, optional_array
-from hggdp_plugin.linops import FFT2, Sense, Stacked, kspace_diagonal
+from hggdp_plugin.linops import FFT, Sense, Stacked, kspace_diagonal
+from hggdp_plugin.linops.sense import image_axes
 from hggdp_plugin.memory import coils_at_a_time
 from hggdp_plugin.posterior import GaussianLikelihood
 from hggdp_plugin.processes import Processes
@@ -44,6 +45,7 @@ class SenseProblem:
         start: The least-squares image, divided by ``scale``; (..., H, W).
         solver: How data consistency is solved by default.
         is_cartesian: Whether the samples lie on the Cartesian grid.
+        ndim: Axes of an image: 2, or 3 for volumes, whose shapes have D before H and one more 1.
     """
 
     A: sp.linop.Linop
@@ -54,6 +56,7 @@ class SenseProblem:
     start: Array
     solver: Solver
     is_cartesian: bool = True
+    ndim: int = 2
 
     @classmethod
     def build(
@@ -67,6 +70,7 @@ class SenseProblem:
         device: sp.Device = sp.cpu_device,
         coil_batch_size: int | None = None,
         comm: sp.Communicator | Processes | None = None,
+        ndim: int | None = None,
     ) -> "SenseProblem":
         """Set up the problem, and estimate its scale and noise variance.
 
@@ -78,11 +82,13 @@ class SenseProblem:
                 coil of unit sensitivity on the Cartesian grid, else estimated at the periphery of k-space.
             weights (None or array): k-space weights that broadcast to ``y``. A number, or None for 1, Cartesian: where
                 y is not 0.
-            coord (None or array): Non-Cartesian coordinates (..., 2) in units of 1 / field of view.
+            coord (None or array): Non-Cartesian coordinates (..., 2), for volumes (..., 3), in units of 1 / field of
+                view.
             device (Device): Where to compute.
             coil_batch_size (None or int): Coils processed at a time. None: what fits into the free memory.
             comm (None or Communicator): SigPy communicator; each process has the ``y`` and ``mps`` of its own coils.
                 Wrapped in :class:`hggdp_plugin.processes.Processes`, an error in one process ends all.
+            ndim (None or int): Axes of an image, 2 or 3; None: those of ``coord``, and 2 on the Cartesian grid.
 
         Returns:
             SenseProblem: The problem, on ``device``.
@@ -94,37 +100,39 @@ class SenseProblem:
         y = as_array("y", y)
         mps, weights = optional_array("mps", mps), optional_array("weights", weights)
         coord = optional_array("coord", coord)
-        check_arguments(y, mps, noise_var, weights, coord)
+        check_arguments(y, mps, noise_var, weights, coord, ndim)
         check_counts(coil_batch_size=coil_batch_size)
         if comm is not None:
-            _check_same(comm, y, mps, noise_var, weights, coord)
+            _check_same(comm, y, mps, noise_var, weights, coord, image_axes(coord, ndim))
         device = sp.Device(device)
         with device:
-            xp, is_cartesian = device.xp, coord is None
-            is_diagonal = is_cartesian and comm is None and (mps is None or _is_unit(mps))
-            y, mps, weights, coord = _place(y, mps, weights, coord, device, comm)
-            batch = y.shape[: -3 if coord is None else -coord.ndim]
+            xp, is_cartesian, ndim = device.xp, coord is None, image_axes(coord, ndim)
+            is_diagonal = is_cartesian and comm is None and (mps is None or _is_unit(mps, ndim))
+            y, mps, weights, coord = _place(y, mps, weights, coord, ndim, device, comm)
+            batch = y.shape[: -ndim - 1 if coord is None else -coord.ndim]
             if coil_batch_size is None:
-                coil_batch_size = coils_at_a_time((*batch, *mps.shape[-2:]), mps.shape[-3], is_cartesian, device)
-            A = Sense(mps, batch, coord, weights, coil_batch_size, comm)
+                coils, *shape = mps.shape[-ndim - 1 :]
+                coil_batch_size = coils_at_a_time((*batch, *shape), coils, is_cartesian, device, ndim)
+            A = Sense(mps, batch, coord, weights, coil_batch_size, comm, ndim=ndim)
             y = y if weights is None else y * weights**0.5
 
-            x = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS)
-            scale = estimate_scale(x)
+            x = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS, ndim)
+            scale = estimate_scale(x, ndim)
             y = y / scale.reshape(*batch, *[1] * (y.ndim - len(batch)))
             if noise_var is not None:
                 variance = (noise_var**0.5 / abs(scale)) ** 2
             else:
-                variance = 0.0 if is_diagonal else estimate_noise_var(y, coord, comm)
+                variance = 0.0 if is_diagonal else estimate_noise_var(y, coord, comm, ndim)
             return cls(
                 A=A,
                 y=y,
                 scale=scale,
                 noise_var=xp.asarray(variance, xp.float32),
-                support=None if is_diagonal else _support(mps, comm),
+                support=None if is_diagonal else _support(mps, comm, ndim),
                 start=x / scale,
                 solver=_closed_form(A, mps, weights) if is_diagonal else _iterative(A, mps, weights, coord, comm),
                 is_cartesian=is_cartesian,
+                ndim=ndim,
             )
 
     def consistency(self, solver: Solver | None = None) -> L2DataConsistency:
@@ -171,32 +179,38 @@ class SenseProblem:
         Returns:
             SenseProblem: The problem with a leading axis of n, and the scale and noise variance of this one.
         """
-        n, batch = len(images), self.start.shape[:-2]
+        n, batch, ones = len(images), self.start.shape[: -self.ndim], [1] * self.ndim
         A = Stacked(self.A, n)
         with sp.get_device(images):
             xp = sp.get_array_module(images)
             noise = complex_normal(rng, (n, *[1] * len(batch), *self.y.shape[len(batch) :]))
-            std = xp.broadcast_to(xp.sqrt(xp.asarray(noise_var, np.float32) / 2), (*batch, 1, 1))
+            std = xp.broadcast_to(xp.sqrt(xp.asarray(noise_var, np.float32) / 2), (*batch, *ones))
             y = A(images) + std.reshape(*batch, *[1] * (self.y.ndim - len(batch))) * noise
             is_diagonal = isinstance(self.solver, Diagonal)
-            start = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS)
+            start = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS, self.ndim)
         return replace(self, A=A, y=y, start=start, solver=_stack(self.solver, n))
 
     def conjugate_gradient(self, max_iter: int) -> Solver:
         """Return the solver with a number of conjugate gradient iterations, or the closed form where there is one."""
         if isinstance(self.solver, Diagonal):
             return self.solver
-        return ConjugateGradient(max_iter, getattr(self.solver, "approximation", None))
+        return ConjugateGradient(max_iter, getattr(self.solver, "approximation", None), self.ndim)
 
 
 def _check_same(
-    comm: Processes, y: Array, mps: Array | None, noise_var: float | None, weights: Array | None, coord: Array | None
+    comm: Processes,
+    y: Array,
+    mps: Array | None,
+    noise_var: float | None,
+    weights: Array | None,
+    coord: Array | None,
+    ndim: int,
 ) -> None:
     """Refuse arguments with which the processes would not take the same course."""
-    kspace_axes = 2 if coord is None else coord.ndim - 1
+    kspace_axes = ndim if coord is None else coord.ndim - 1
     comm.check_same(
         y=(y.shape[: -kspace_axes - 1], y.shape[-kspace_axes:]),
-        mps=None if mps is None else mps.shape[-2:],
+        mps=None if mps is None else mps.shape[-ndim:],
         noise_var=noise_var,
         weights=weights is None or weights.size == 1,
         coord=None if coord is None else np.ascontiguousarray(sp.to_device(coord)).tobytes(),
@@ -208,6 +222,7 @@ def _place(
     mps: Array | None,
     weights: Array | None,
     coord: Array | None,
+    ndim: int,
     device: sp.Device,
     comm: Processes | None,
 ) -> tuple[Array, Array, Array | None, Array | None]:
@@ -218,10 +233,10 @@ def _place(
         return array.astype(np.complex64 if np.iscomplexobj(array) else np.float32, copy=False)
 
     y = device.xp.ascontiguousarray(place(y))
-    mps = device.xp.ones((1, *y.shape[-2:]), np.complex64) if mps is None else place(mps)
+    mps = device.xp.ones((1, *y.shape[-ndim:]), np.complex64) if mps is None else place(mps)
     weights = None if weights is None else place(weights)
     if coord is None and (weights is None or weights.size == 1):
-        sampled = (y != 0).any(axis=-3, keepdims=True).astype(np.float32)
+        sampled = (y != 0).any(axis=-ndim - 1, keepdims=True).astype(np.float32)
         if comm is not None:
             comm.allreduce(sampled)
             sampled = (sampled > 0).astype(np.float32)
@@ -232,80 +247,83 @@ def _place(
 def _stack(solver: Solver, n: int) -> Solver:
     """Return the solver for n problems, stacked along a new leading axis."""
     if isinstance(solver, Diagonal):
-        return Diagonal(Stacked(solver.transform, n), solver.diagonal)
-    if isinstance(solver, ConjugateGradient) and solver.approximation is not None:
-        form = solver.approximation
-        return replace(solver, approximation=Diagonal(Stacked(form.transform, n), form.diagonal))
+        return replace(solver, transform=Stacked(solver.transform, n))
+    if isinstance(solver, ConjugateGradient) and (form := solver.approximation) is not None:
+        return replace(solver, approximation=replace(form, transform=Stacked(form.transform, n)))
     return solver
 
 
-def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int) -> Array:
+def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int, ndim: int) -> Array:
     xp = sp.get_array_module(y)
     b = xp.ascontiguousarray(A.H(y))  # whose layout can be that of the maps
-    return run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), max_iter=max_iter))
+    return run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), ndim, max_iter))
 
 
-def estimate_noise_var(y: Array, coord: Array | None = None, comm: Processes | None = None) -> Array:
+def estimate_noise_var(
+    y: Array, coord: Array | None = None, comm: Processes | None = None, ndim: int | None = None
+) -> Array:
     """Estimate the noise variance that data consistency uses, at the periphery of k-space.
 
     Args:
         y (array): k-space (..., coils, H, W), zero where not sampled, or (..., coils, *coord.shape[:-1]).
         coord (None or array): Non-Cartesian coordinates.
         comm (None or Processes): Processes that hold other coils; the estimate is that of all coils.
+        ndim (None or int): Axes of an image, as in :meth:`SenseProblem.build`.
 
     Returns:
         array: Variance E|n|^2 of a complex sample, float32 (..., 1, 1).
     """
+    ndim = image_axes(coord, ndim)
     xp, share = sp.get_array_module(y), NON_CARTESIAN_NOISE_SHARE
     if coord is None:
         share = CARTESIAN_NOISE_SHARE
         coord = xp.stack(
-            xp.meshgrid(*[xp.linspace(-1, 1, n, dtype=xp.float32) for n in y.shape[-2:]], indexing="ij"), -1
+            xp.meshgrid(*[xp.linspace(-1, 1, n, dtype=xp.float32) for n in y.shape[-ndim:]], indexing="ij"), -1
         )
-    return share * estimate_noise(y, (coord**2).sum(-1) ** 0.5, comm)
+    variance = estimate_noise(y, (coord**2).sum(-1) ** 0.5, comm)
+    return share * variance.reshape(*variance.shape[:-2], *[1] * ndim)
 
 
-def _closed_form(A: sp.linop.Linop, mps: Array, weights: Array | None) -> Diagonal:
+def _closed_form(A: Sense, mps: Array, weights: Array | None) -> Diagonal:
     """Return the solver for one coil of unit sensitivity, where W^(1/2) F S is diagonal in k-space."""
-    xp = sp.get_array_module(mps)
-    transform = FFT2(A.ishape) * sp.linop.Multiply(A.ishape, mps[..., 0, :, :])
-    density = xp.fft.ifftshift(xp.broadcast_to(weights, A.oshape)[..., 0, :, :], axes=(-2, -1))
-    return Diagonal(transform, density)
+    xp, coil = sp.get_array_module(mps), -A.ndim - 1
+    transform = FFT(A.ishape, A.ndim) * sp.linop.Multiply(A.ishape, mps.squeeze(coil))
+    density = xp.broadcast_to(weights, A.oshape).squeeze(coil)
+    return Diagonal(transform, xp.fft.ifftshift(density, axes=tuple(range(-A.ndim, 0))), A.ndim)
 
 
-def _iterative(
-    A: sp.linop.Linop, mps: Array, weights: Array | None, coord: Array | None, comm: Processes | None
-) -> Solver:
+def _iterative(A: Sense, mps: Array, weights: Array | None, coord: Array | None, comm: Processes | None) -> Solver:
     """Return the default solver of several coils or non-Cartesian samples."""
+    ndim = A.ndim
     if coord is None:
-        top = sp.get_array_module(mps).broadcast_to(weights, A.oshape).max(axis=(-3, -2, -1))
-        return Chebyshev(_max_eigenvalue(mps, top[..., None, None], comm), CARTESIAN_ITERATIONS)
+        top = sp.get_array_module(mps).broadcast_to(weights, A.oshape).max(axis=tuple(range(-ndim, 0)), keepdims=True)
+        return Chebyshev(_max_eigenvalue(mps, top.max(axis=-ndim - 1), comm, ndim), CARTESIAN_ITERATIONS)
     # Non-Cartesian samples are far denser at the center, where unpreconditioned CG spends its iterations. (With few
     # Cartesian lines the preconditioner hurts: it amplifies poorly determined components.)
     density = kspace_diagonal(mps, coord, weights)
     if comm is not None:
         comm.allreduce(density)
-    return ConjugateGradient(NON_CARTESIAN_ITERATIONS, Diagonal(FFT2(A.ishape), density))
+    return ConjugateGradient(NON_CARTESIAN_ITERATIONS, Diagonal(FFT(A.ishape, ndim), density, ndim), ndim)
 
 
-def _support(mps: Array, comm: Processes | None) -> Array:
+def _support(mps: Array, comm: Processes | None, ndim: int) -> Array:
     """Return where any coil, of any process, has a signal; (..., H, W)."""
-    support = (mps != 0).any(axis=-3).astype(np.float32)
+    support = (mps != 0).any(axis=-ndim - 1).astype(np.float32)
     if comm is not None:
         comm.allreduce(support)
     return support > 0
 
 
-def _max_eigenvalue(mps: Array, max_weight: Array, comm: Processes | None) -> Array:
+def _max_eigenvalue(mps: Array, max_weight: Array, comm: Processes | None, ndim: int) -> Array:
     """Return an upper bound of the eigenvalues of a Cartesian A^H A: weight times sum of squares; (..., 1, 1)."""
-    power = max_weight * (abs(mps) ** 2).sum(axis=-3)
+    power = max_weight * (abs(mps) ** 2).sum(axis=-ndim - 1)
     if comm is not None:
         comm.allreduce(power)
-    top = power.max(axis=(-2, -1), keepdims=True)
+    top = power.max(axis=tuple(range(-ndim, 0)), keepdims=True)
     return sp.get_array_module(top).where(top > 0, top, 1)
 
 
-def _is_unit(mps: Array) -> bool:
+def _is_unit(mps: Array, ndim: int) -> bool:
     """Return whether the maps are one coil of magnitude 1."""
     with sp.get_device(mps):
-        return mps.shape[-3] == 1 and bool((abs(abs(mps) - 1) < UNIT_MAP_TOLERANCE).all())
+        return mps.shape[-ndim - 1] == 1 and bool((abs(abs(mps) - 1) < UNIT_MAP_TOLERANCE).all())

@@ -99,7 +99,7 @@ def zero_filled_image(raw: RawData) -> Array | None:
         return None
     combined = np.zeros((*raw.frame_shape, *raw.grid), np.complex64)
     for frame in np.ndindex(raw.frame_shape):  # one by one: all coil images at once would take a volume's memory again
-        combined[frame] = np.linalg.norm(sp.ifft(raw.ksp[frame], axes=(-2, -1)), axis=0)
+        combined[frame] = np.linalg.norm(sp.ifft(raw.ksp[frame], axes=range(-len(raw.grid), 0)), axis=0)
     return np.abs(raw.to_image(combined))
 
 

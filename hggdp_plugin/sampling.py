@@ -1,19 +1,20 @@
 """From a noise schedule to the sampler that follows it, on a prior and data consistency."""
 
 from collections.abc import Callable
+from itertools import cycle
 
 import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._typing import Array, RandomGenerator
 from hggdp_plugin.alg import AnnealedLangevin, HGGDPSampler
-from hggdp_plugin.linops import Replicate, flips
+from hggdp_plugin.linops import Replicate, flips, slicings
 from hggdp_plugin.posterior import SplitGibbs
 from hggdp_plugin.prior import ScorePrior
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.prox import DataConsistency, GradientConsistency
 from hggdp_plugin.random import complex_uniform
-from hggdp_plugin.schedule import HGGDP, Gibbs, Langevin, NoiseSchedule
+from hggdp_plugin.schedule import HGGDP, Gibbs, Langevin, NoiseSchedule, StepRule
 from hggdp_plugin.solvers import Solver
 
 
@@ -29,7 +30,7 @@ def build_sampler(
     Args:
         prior (ScorePrior): The prior.
         problem (SenseProblem): The problem. The images of a batch get the same noise, so that none depends on the
-            others.
+            others. In volumes the prior sees slices, across another axis at every step.
         schedule (NoiseSchedule): Noise levels and step rule.
         seed (int): Seed of the noise.
         max_cg_iter (None or int): Conjugate gradient iterations per step, where there is no closed form; None: what the
@@ -40,9 +41,16 @@ def build_sampler(
         several views, views (..., K, H, W).
 
     Raises:
-        ValueError: The levels of a schedule with the rule :class:`Gibbs` fall too fast.
+        ValueError: The levels of a schedule with the rule :class:`Gibbs` fall too fast, or the rule does not go with
+            volumes.
+
+    References:
+        Lee, S., Chung, H., Park, M., Park, J., Ryu, W.-S., & Ye, J. C. (2023). Improving 3D imaging with pre-trained
+        perpendicular 2D diffusion models. ICCV. Slices across alternating axes.
     """
     rule = schedule.rule
+    if problem.ndim == 3:
+        check_rule_for_volumes(rule, prior)
     solver = problem.conjugate_gradient(max_cg_iter) if max_cg_iter else None
     rng = sp.get_array_module(problem.start).random.default_rng(seed)
     if isinstance(rule, Gibbs):
@@ -51,7 +59,7 @@ def build_sampler(
         consistency: DataConsistency = GradientConsistency(problem.A, problem.y, support=problem.support)
     else:
         consistency = problem.consistency(solver)
-    n_batch_axes, K = problem.start.ndim - 2, prior.views
+    n_batch_axes, K = problem.start.ndim - problem.ndim, prior.views
     start, R = problem.start.copy(), Replicate(problem.start.shape, K)
     if isinstance(rule, HGGDP):
         views = start_image(R(start), schedule, rng, n_batch_axes)
@@ -60,14 +68,31 @@ def build_sampler(
     if isinstance(rule, Langevin) and K > 1:
         prox = _on_views(consistency, R, K)
         return AnnealedLangevin(prior.denoise_views, prox, R(start), schedule, rng, n_batch_axes)
-    orientations = flips(start.shape) if rule.random_flips else [sp.linop.Identity(start.shape)]
+    slices = slicings(start.shape) if problem.ndim == 3 else [sp.linop.Identity(start.shape)]
+    orientations = cycle([[T * S for T in flips(S.oshape)] if rule.random_flips else [S] for S in slices])
     order = np.random.default_rng(seed)
 
     def denoise(x: Array, sigma: float) -> Array:
-        T = orientations[order.integers(len(orientations))]
+        possible = next(orientations)
+        T = possible[order.integers(len(possible))]
         return T.H(prior.denoise(T(x), sigma, rng))
 
     return AnnealedLangevin(denoise, consistency, start, schedule, rng, n_batch_axes)
+
+
+def check_rule_for_volumes(rule: StepRule, prior: ScorePrior) -> None:
+    """Refuse step rules that need one prior for all steps, or views, which slices across alternating axes are not.
+
+    Args:
+        rule (StepRule): The step rule.
+        prior (ScorePrior): The prior.
+
+    Raises:
+        ValueError: Names the rule and what would fit.
+    """
+    if isinstance(rule, HGGDP | Gibbs) or (isinstance(rule, Langevin) and prior.views > 1):
+        name = type(rule).__name__
+        raise ValueError(f"schedule: the rule {name} is for slices; for volumes use NoiseSchedule.fast()")
 
 
 def _gibbs(
@@ -79,7 +104,7 @@ def _gibbs(
     solver: Solver | None,
 ) -> SplitGibbs:
     """Build the sampler that draws from the posterior."""
-    n_batch_axes = problem.start.ndim - 2
+    n_batch_axes = problem.start.ndim - problem.ndim
     return SplitGibbs(
         lambda x, sigma: prior.denoise(x, sigma, rng),
         problem.likelihood(rng, solver, n_batch_axes=n_batch_axes),

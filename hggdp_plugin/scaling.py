@@ -17,7 +17,7 @@ MAXIMUM_OVER_PERCENTILE = 1.5
 PERIPHERY_FRACTION = 0.1
 
 
-def estimate_scale(image: Array) -> Array:
+def estimate_scale(image: Array, ndim: int = 2) -> Array:
     """Estimate the complex factor between an image and the prior's convention: maximum magnitude 1, phase 0, roughly.
 
     A percentile is used instead of the maximum, because of single hot pixels. The phase is that of the sum of x |x|, so
@@ -25,16 +25,17 @@ def estimate_scale(image: Array) -> Array:
 
     Args:
         image (array): Least-squares images (..., H, W).
+        ndim (int): Axes of an image.
 
     Returns:
         array: complex64 (..., 1, 1); 1 for an image of zeros.
     """
-    xp = sp.get_array_module(image)
+    xp, axes = sp.get_array_module(image), tuple(range(-ndim, 0))
     magnitude = xp.abs(image)
-    size = xp.percentile(magnitude, MAGNITUDE_PERCENTILE, axis=(-2, -1), keepdims=True) * MAXIMUM_OVER_PERCENTILE
+    size = xp.percentile(magnitude, MAGNITUDE_PERCENTILE, axis=axes, keepdims=True) * MAXIMUM_OVER_PERCENTILE
     unit = xp.where(size > 0, size, 1)
     # Divide by the size first: x |x| in raw scanner units can exceed the range of float32.
-    total = ((image / unit) * (magnitude / unit)).sum(axis=(-2, -1), keepdims=True)
+    total = ((image / unit) * (magnitude / unit)).sum(axis=axes, keepdims=True)
     length = xp.abs(total)
     phase = xp.where(length > 0, total / xp.where(length > 0, length, 1), 1)
     return xp.where(size > 0, size * phase, 1).astype(xp.complex64)

@@ -208,7 +208,7 @@ class _Experiment:
         device: sp.Device,
         coil_batch_size: int | None,
     ) -> None:
-        check_arguments(y, mps, noise_var, weights, coord)
+        check_arguments(y, mps, noise_var, weights, coord, ndim=2)
         self.seed, self.device = seed, sp.Device(device)
         if mps is None:
             mps = np.ones((1, *y.shape[-2:]), np.complex64)

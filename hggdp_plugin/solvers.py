@@ -158,10 +158,12 @@ class Diagonal:
     Attributes:
         transform: F, from images (..., H, W).
         diagonal: d, at least 0, of a shape that broadcasts to the images.
+        ndim: Axes of an image.
     """
 
     transform: sp.linop.Linop
     diagonal: Array
+    ndim: int = 2
 
     def solve(self, normal: Operator, AHy: Array, x: Array, weight: float | Array) -> Array:
         """Solve in one step, see :class:`Solver`."""
@@ -174,7 +176,7 @@ class Diagonal:
     def preconditioner(self, weight: float | Array) -> Operator:
         """Return the mapping r -> F^H diag(1 / (d + w)) F r for conjugate gradients."""
         total = self.diagonal + weight
-        top = total.max(axis=(-2, -1), keepdims=True)
+        top = total.max(axis=tuple(range(-self.ndim, 0)), keepdims=True)
         # Where A has a null space, the diagonal is rounding error, which a large gain would amplify.
         total = sp.get_array_module(total).where(total > PRECONDITIONER_FLOOR * top, total, top)
         return lambda r: self.transform.H(self.transform(r) / total)
@@ -210,13 +212,15 @@ class ConjugateGradient:
     Attributes:
         max_iter: Number of iterations.
         approximation: Diagonal form close to A^H A, used as preconditioner; None: no preconditioner.
+        ndim: Axes of an image.
     """
 
     max_iter: int = 10
     approximation: Diagonal | None = None
+    ndim: int = 2
 
     def solve(self, normal: Operator, AHy: Array, x: Array, weight: float | Array) -> Array:
         """Solve starting at a copy of x, see :class:`Solver`."""
         P = None if self.approximation is None else self.approximation.preconditioner(weight)
         b = AHy + weight * x
-        return run(BatchConjugateGradient(lambda u: normal(u) + weight * u, b, x.copy(), max_iter=self.max_iter, P=P))
+        return run(BatchConjugateGradient(lambda u: normal(u) + weight * u, b, x.copy(), self.ndim, self.max_iter, P))

@@ -121,6 +121,8 @@ class UncertaintyMap(sp.app.App):
         check_counts(copies=copies, copies_at_a_time=copies_at_a_time)
         if recon.processes is not None:
             raise ValueError("recon: repeated scans need all coils in one process; make it without comm")
+        if recon.problem.ndim == 3:
+            raise ValueError("recon: the uncertainty of volumes is not implemented; give the reconstruction of slices")
         if not recon.alg.done():
             recon.run()
         self.recon, self.problem, self.device, self.priors = recon, recon.problem, recon.device, priors

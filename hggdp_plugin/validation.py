@@ -25,7 +25,12 @@ POSSIBLE_EXTENT, PLAUSIBLE_EXTENT = (0.25, 4.0), (0.5, 1.1)
 
 
 def check_arguments(
-    y: Array, mps: Array | None, noise_var: float | None, weights: Array | None, coord: Array | None
+    y: Array,
+    mps: Array | None,
+    noise_var: float | None,
+    weights: Array | None,
+    coord: Array | None,
+    ndim: int | None = None,
 ) -> None:
     """Refuse arguments of :class:`hggdp_plugin.HGGDPRecon` that do not fit together.
 
@@ -35,17 +40,23 @@ def check_arguments(
         noise_var (None or float): Noise variance.
         weights (None or array): k-space weights.
         coord (None or array): Non-Cartesian coordinates.
+        ndim (None or int): Axes of an image.
 
     Raises:
         ValueError: Names the argument, its shape and what would fit.
     """
+    if ndim not in (None, 2, 3):
+        raise ValueError(f"ndim: expected 2 for slices or 3 for volumes, got {ndim!r}")
     if noise_var is not None and not isinstance(noise_var, Real):
         raise ValueError(f"noise_var: expected a number, got {noise_var!r}")
-    if coord is not None and (coord.ndim < 2 or coord.shape[-1] != 2):
-        raise ValueError(f"coord: expected shape (..., 2), got {coord.shape}")
+    if coord is not None and (coord.ndim < 2 or coord.shape[-1] not in ((2, 3) if ndim is None else (ndim,))):
+        raise ValueError(f"coord: expected shape (..., {ndim or '2 or 3'}), got {coord.shape}")
+    ndim = ndim or (2 if coord is None else coord.shape[-1])
+    image_axes = ("D", "H", "W")[-ndim:]
+    image = ", ".join(image_axes)
     if coord is not None and mps is None:
-        raise ValueError("mps: coord needs sensitivity maps (coils, H, W); for one coil, ones of the image's shape")
-    axes = ("H", "W") if coord is None else coord.shape[:-1]
+        raise ValueError(f"mps: coord needs sensitivity maps (coils, {image}); for one coil, ones of the image's shape")
+    axes = image_axes if coord is None else coord.shape[:-1]
     if y.ndim < len(axes) + 1 or (coord is not None and y.shape[-len(axes) :] != axes):
         raise ValueError(f"y: expected shape (..., coils, {', '.join(map(str, axes))}), got {y.shape}")
     if not np.iscomplexobj(y):
@@ -58,19 +69,20 @@ def check_arguments(
             raise ValueError("y: all samples are zero; there is nothing to reconstruct")
     batch, coils = y.shape[: -len(axes) - 1], y.shape[-len(axes) - 1]
     if mps is None and coils != 1:
-        raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps (coils, H, W)")
+        raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps (coils, {image})")
     if mps is not None:
-        matrix = y.shape[-2:] if coord is None else mps.shape[-2:]
+        matrix = y.shape[-ndim:] if coord is None else mps.shape[-ndim:]
         if not mps.any():
             raise ValueError(f"mps: all values are zero (shape {mps.shape}); estimate them from calibration data")
-        if mps.shape[-3:] != (coils, *matrix) or mps.shape[:-3] not in ((), batch):
+        if mps.shape[-ndim - 1 :] != (coils, *matrix) or mps.shape[: -ndim - 1] not in ((), batch):
             raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}")
-    if coord is None and coils_look_like_phase_encodings(y):
+    if coord is None and ndim == 2 and coils_look_like_phase_encodings(y):
         raise ValueError(
             f"y: of shape {y.shape}, expected (..., coils, H, W); the energy is in the middle of the coil axis. Move "
-            "the coils there; volumes need an inverse FFT along one axis, which becomes a leading one"
+            "the coils there. For volumes (coils, D, H, W) give ndim=3 or, along an axis that is fully sampled, an "
+            "inverse FFT, and it becomes a leading axis"
         )
-    if mps is not None and _are_coils_first(mps):
+    if mps is not None and ndim == 2 and _are_coils_first(mps):
         raise ValueError(
             f"mps: of shape {mps.shape}, expected (..., coils, H, W); the squares of the maps sum to a constant along "
             "the first axis, not along the third last. Move the coils there, in y too: numpy.moveaxis(a, 0, -3)"
@@ -80,11 +92,11 @@ def check_arguments(
     if weights is not None and not weights.any():
         raise ValueError(f"weights: all are zero (shape {weights.shape}); nothing of y would count")
     if coord is None and weights is not None and weights.size > 1:
-        _warn_of_unsampled(y, weights)
+        _warn_of_unsampled(y, weights, -ndim - 1)
     if coord is None:
-        _warn_of_image(y)
+        _warn_of_image(y, ndim)
     if coord is not None and mps is not None:
-        _check_units(coord, mps.shape[-2:])
+        _check_units(coord, mps.shape[-ndim:])
     if noise_var is not None and not 0 <= noise_var < float("inf"):
         raise ValueError(f"noise_var: expected a noise variance >= 0, got {noise_var}")
 
@@ -126,8 +138,8 @@ def _check_units(coord: Array, matrix: tuple[int, ...]) -> None:
     """Refuse or doubt coordinates that are not in cycles per field of view."""
     peak, edge = float(abs(coord).max()), max(matrix) / 2
     message = (
-        f"coord: the largest coordinate is {peak:.4g}, expected about {edge:g}, half the matrix of {matrix[0]} x"
-        f" {matrix[1]} pixels; the unit is 1 / field of view"
+        f"coord: the largest coordinate is {peak:.4g}, expected about {edge:g}, half the matrix of"
+        f" {' x '.join(map(str, matrix))} pixels; the unit is 1 / field of view"
     )
     if not POSSIBLE_EXTENT[0] < peak / edge < POSSIBLE_EXTENT[1]:
         raise ValueError(message)
@@ -153,9 +165,9 @@ def _are_coils_first(mps: Array) -> bool:
     return deviation(0) < 0.01 and deviation(-3) > 0.1
 
 
-def _warn_of_image(y: Array) -> None:
+def _warn_of_image(y: Array, ndim: int) -> None:
     """Log that k-space has little energy in its center, where its Fourier transform, or the corners, have much."""
-    if min(y.shape[-2:]) < MIN_MATRIX or central_fraction(y) >= IMAGE_FRACTION:
+    if ndim == 3 or min(y.shape[-2:]) < MIN_MATRIX or central_fraction(y) >= IMAGE_FRACTION:
         return
     with sp.get_device(y):
         xp = sp.get_array_module(y)
@@ -167,10 +179,10 @@ def _warn_of_image(y: Array) -> None:
             _logger.warning("y: little of the energy is in the center of k-space. Is it an image?")
 
 
-def _warn_of_unsampled(y: Array, weights: Array) -> None:
+def _warn_of_unsampled(y: Array, weights: Array, coil_axis: int) -> None:
     """Log that weights count samples that are zero in all coils, which measured ones hardly are."""
     with sp.get_device(y):
-        counted = (weights > 0) & ~(y != 0).any(axis=-3, keepdims=True)
+        counted = (weights > 0) & ~(y != 0).any(axis=coil_axis, keepdims=True)
         fraction = float(counted.mean())
     if fraction > MAX_UNSAMPLED:
         _logger.warning(

@@ -22,6 +22,15 @@ def radial(shape: tuple[int, int], spokes: int, samples: int) -> np.ndarray:
     return np.stack([shape[0] * radius * np.sin(angle), shape[1] * radius * np.cos(angle)], -1).astype(np.float32)
 
 
+def kooshball(shape: tuple[int, int, int], spokes: int, samples: int) -> np.ndarray:
+    """Coordinates (spokes, samples, 3) of spokes in all directions, in units of 1 / field of view."""
+    z = 1 - (np.arange(spokes) + 0.5) / spokes
+    angle = np.pi * (3 - 5**0.5) * np.arange(spokes)
+    direction = np.stack([z, np.sqrt(1 - z**2) * np.sin(angle), np.sqrt(1 - z**2) * np.cos(angle)], axis=-1)
+    radius = np.linspace(-0.5, 0.5, samples, endpoint=False)[None, :, None]
+    return (direction[:, None] * radius * shape).astype(np.float32)
+
+
 def relative_error(image: np.ndarray, reference: np.ndarray) -> float:
     """Norm of the difference over that of the reference."""
     return float(np.linalg.norm(image - reference) / np.linalg.norm(reference))

@@ -181,7 +181,7 @@ class ReconJob:
         if args.coils:
             with refusals("--coils", "recon"):
                 raw, matrix = to_virtual_coils(raw, args.coils)
-            mps = None if mps is None else compress_coils(matrix, mps)
+            mps = None if mps is None else compress_coils(matrix, mps, len(raw.grid))
         return raw, mps
 
     def _write(self, output: str, image: np.ndarray, raw: io.RawData, uncertainty: VolumeUncertainty | None) -> None:

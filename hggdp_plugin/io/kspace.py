@@ -31,9 +31,9 @@ def read_kspace(
 
     BART's .cfl files have their dimensions as its ``pics`` takes them: READ, PHS1, PHS2, COIL, and frames along TE,
     TIME, TIME2, SLICE and BATCH; with a trajectory (1, samples, shots, COIL). Cartesian data with several PHS2 are
-    split into 2D problems along READ. NumPy's .npy files are (coils, ky, kx) or (slices, coils, ky, kx); with a
-    trajectory (shots, samples) takes the place of (ky, kx). Complete stacks of equal planar trajectories are split
-    into partitions.
+    split into 2D problems along READ, and remain volumes if they are undersampled along it. NumPy's .npy files are
+    (coils, ky, kx) or (slices, coils, ky, kx); with a trajectory (shots, samples) takes the place of (ky, kx). Complete
+    stacks of equal planar trajectories are split into partitions; other trajectories in three dimensions are volumes.
 
     Args:
         path (path): k-space, centered, zero where it was not sampled.
@@ -145,8 +145,12 @@ def _cartesian(ksp: np.ndarray, path: PathLike) -> RawData:
         return _raw_data(ksp[..., 0, :, :], None, "slice", Shape3(1, rows, columns), path)
     sampled = ksp.any(axis=5).reshape(-1, depth, rows, columns)
     if (sampled.any(axis=-1, keepdims=True) & sampled.any(axis=(0, 1, 2)) & ~sampled).any():
-        remedy = "make READ the fully sampled dimension (bart transpose)"
-        raise InputError(path, "3D k-space is undersampled along READ", remedy)
+        _logger.warning(
+            "%s: undersampled along READ, so it is reconstructed as a volume. If another dimension is fully sampled, "
+            "make it READ (bart transpose): 2D problems remain.",
+            path,
+        )
+        return _raw_data(ksp, None, "slab", Shape3(depth, rows, columns), path)
     ksp = np.moveaxis(sp.ifft(ksp, axes=(-1,)), -1, 5)  # the positions along READ are the 2D problems
     ksp = ksp.reshape(*ksp.shape[:4], -1, *ksp.shape[6:])
     return _raw_data(ksp, None, "x", Shape3(depth, rows, columns), path)

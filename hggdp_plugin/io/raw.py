@@ -149,11 +149,12 @@ class RawData:
         return np.asarray(self.mask.any(axis=tuple(range(5, self.mask.ndim))))
 
     @cached_property
-    def calib_shape(self) -> tuple[int, int]:
-        """Size of the largest centered rectangle that is fully sampled in ``calib``, (0, 0) if there is none."""
-        if self.calib_mask is None or len(self.grid) == 3:
-            return (0, 0)
-        return centered_region(np.asarray(self.calib_mask.all(axis=0)))
+    def calib_shape(self) -> tuple[int, ...]:
+        """Size of the largest centered rectangle (cube) that is fully sampled in ``calib``, zeros if there is none."""
+        if self.calib_mask is None:
+            return (0,) * len(self.grid)
+        sampled = np.asarray(self.calib_mask.all(axis=0))
+        return centered_region(sampled) if sampled.ndim == 2 else centered_cube(sampled)
 
     @property
     def calib_width(self) -> int:
@@ -276,6 +277,25 @@ def centered_region(sampled: np.ndarray) -> tuple[int, int]:
             allowed -= 1  # The blocks are nested: a taller one is never wider.
         if h * allowed > best[0] * best[1]:
             best = (h, allowed)
+    return best
+
+
+def centered_cube(sampled: np.ndarray) -> tuple[int, ...]:
+    """Find the largest centered cube in which every position was sampled.
+
+    Args:
+        sampled (array): bool, shape (kz, ky, kx).
+
+    Returns:
+        tuple: Its size, along each axis at most that of ``sampled``; zeros if the center was not sampled.
+    """
+    best: tuple[int, ...] = (0,) * sampled.ndim
+    for width in range(1, max(sampled.shape) + 1):
+        size = tuple(min(width, n) for n in sampled.shape)
+        starts = [n // 2 - m // 2 for n, m in zip(sampled.shape, size, strict=True)]
+        if not sampled[tuple(slice(s, s + m) for s, m in zip(starts, size, strict=True))].all():
+            break
+        best = size
     return best
 
 

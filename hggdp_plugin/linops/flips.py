@@ -1,4 +1,4 @@
-"""Flips and transpositions."""
+"""Flips and transpositions of slices, and volumes as slices."""
 
 from collections.abc import Sequence
 
@@ -24,3 +24,21 @@ def flips(ishape: Sequence[int]) -> list[sp.linop.Linop]:
         for axes in ((), (-2,), (-1,), (-2, -1)):
             linops.append(sp.linop.Flip(transpose.oshape, axes) * transpose if axes else transpose)
     return linops
+
+
+def slicings(ishape: Sequence[int]) -> list[sp.linop.Linop]:
+    """Return the three ways to see volumes as stacks of slices, as unitary Linops: an axis before the other two.
+
+    Args:
+        ishape (sequence of int): Shape of the volumes (..., D, H, W).
+
+    Returns:
+        list of Linop: From volumes to slices (..., D, H, W), (..., H, D, W) and (..., W, D, H).
+
+    Example:
+        >>> [tuple(T.oshape) for T in slicings((2, 3, 5))]
+        [(2, 3, 5), (3, 2, 5), (5, 2, 3)]
+    """
+    n = len(ishape)
+    orders = ((n - 3, n - 2, n - 1), (n - 2, n - 3, n - 1), (n - 1, n - 3, n - 2))
+    return [sp.linop.Transpose(ishape, (*range(n - 3), *order)) for order in orders]

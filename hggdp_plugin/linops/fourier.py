@@ -33,10 +33,33 @@ def from_fft(array: Array | torch.Tensor) -> Array:
     return interop.to_array(array) if isinstance(array, torch.Tensor) else array
 
 
-class FFT2(sp.linop.Linop):
-    """Unitary Fourier transform along the last two axes, both origins at index 0.
+class FFT(sp.linop.Linop):
+    """Unitary Fourier transform along the last axes, all origins at index 0.
 
     Faster than :class:`sigpy.linop.FFT`; the two shifts of a centered transform cancel in a round trip.
+
+    Args:
+        shape (sequence of int): Shape of input and output.
+        ndim (int): Number of axes to transform, 2 or 3.
+        inverse (bool): Whether to transform back.
+    """
+
+    def __init__(self, shape: Sequence[int], ndim: int = 2, inverse: bool = False) -> None:
+        self.ndim, self.inverse = ndim, inverse
+        super().__init__(shape, shape)
+
+    def _apply(self, input: Array) -> Array:
+        with sp.get_device(input):
+            x, fft = for_fft(input)
+            transform = fft.ifftn if self.inverse else fft.fftn
+            return from_fft(transform(x, None, tuple(range(-self.ndim, 0)), "ortho"))
+
+    def _adjoint_linop(self) -> sp.linop.Linop:
+        return FFT(self.ishape, self.ndim, not self.inverse)
+
+
+class FFT2(FFT):
+    """:class:`FFT` along the last two axes.
 
     Args:
         shape (sequence of int): Shape of input and output.
@@ -44,13 +67,4 @@ class FFT2(sp.linop.Linop):
     """
 
     def __init__(self, shape: Sequence[int], inverse: bool = False) -> None:
-        self.inverse = inverse
-        super().__init__(shape, shape)
-
-    def _apply(self, input: Array) -> Array:
-        with sp.get_device(input):
-            x, fft = for_fft(input)
-            return from_fft((fft.ifft2 if self.inverse else fft.fft2)(x, norm="ortho"))
-
-    def _adjoint_linop(self) -> sp.linop.Linop:
-        return FFT2(self.ishape, not self.inverse)
+        super().__init__(shape, 2, inverse)

@@ -1,4 +1,4 @@
-"""The SENSE operator for a batch of slices."""
+"""The SENSE operator for a batch of slices, and for volumes."""
 
 from math import prod
 from types import ModuleType
@@ -19,19 +19,22 @@ _NUFFT_OPTIONS = {"oversamp": 2, "width": 6}
 
 
 class Sense(sp.linop.Linop):
-    r"""SENSE operator :math:`W^{1/2} F S` for a batch of slices.
+    r"""SENSE operator :math:`W^{1/2} F S` for a batch of slices or volumes.
 
     Like :func:`sigpy.mri.linop.Sense`, for images with leading batch axes. All arrays stay on the device of ``mps``.
-    Its normal operator is :class:`SenseNormal`, which avoids the forward and adjoint NUFFT.
+    Its normal operator is :class:`SenseNormal`, for volumes :class:`VolumeNormal`, which avoids the forward and adjoint
+    NUFFT.
 
     Args:
         mps (array): Coil sensitivity maps, complex (coils, H, W), or (..., coils, H, W) with leading axes that
-            broadcast to ``batch``.
+            broadcast to ``batch``. Volumes have D before H.
         batch (tuple of int): Batch axes of the images.
-        coord (None or array): Non-Cartesian k-space coordinates (..., 2), in units of 1 / field of view.
+        coord (None or array): Non-Cartesian k-space coordinates (..., 2), for volumes (..., 3), in units of 1 / field
+            of view.
         weights (None or array): k-space weights, of a shape that broadcasts to the k-space (..., coils, *k).
         coil_batch_size (None or int): Coils processed at a time; bounds the memory.
         comm (None or Communicator): SigPy communicator among processes that hold different coils.
+        ndim (None or int): Axes of an image, 2 or 3; None: those of ``coord``, and 2 on the Cartesian grid.
 
     Maps images (*batch, H, W) to k-space (*batch, coils, H, W) or (*batch, coils, *coord.shape[:-1]).
     """
@@ -44,18 +47,25 @@ class Sense(sp.linop.Linop):
         weights: Array | None = None,
         coil_batch_size: int | None = None,
         comm: sp.Communicator | None = None,
+        *,
+        ndim: int | None = None,
     ) -> None:
         device = sp.get_device(mps)
         coord, weights = (None if a is None else sp.to_device(a, device) for a in (coord, weights))
-        coils = mps.shape[-3]
+        self.ndim = ndim = image_axes(coord, ndim)
+        coils = mps.shape[-ndim - 1]
         self.coil_batch_size = min(coil_batch_size or coils, coils)
-        parts, normals = [], []
+        kspace_axes = ndim if coord is None else coord.ndim - 1
+        parts, normals = [], list[sp.linop.Linop]()
         for start in range(0, coils, self.coil_batch_size):
             part = slice(start, start + self.coil_batch_size)
-            options = mps[..., part, :, :], batch, coord, _weights_of_coils(weights, part, coord, coils)
-            parts.append(_sense(*options))
-            normals.append(SenseNormal(*options))
+            options = _some_coils(mps, part, ndim), batch, coord, _weights_of_coils(weights, part, kspace_axes, coils)
+            parts.append(_sense(*options, ndim))
+            if ndim == 2:
+                normals.append(SenseNormal(*options))
         A = parts[0] if len(parts) == 1 else sp.linop.Vstack(parts, axis=len(batch))
+        if ndim == 3:
+            normals.append(VolumeNormal(mps, batch, coord, weights))
         N = normals[0] if len(normals) == 1 else sp.linop.Add(normals)
         if comm is not None:
             # Not in place: MPI takes contiguous arrays only, and copies are.
@@ -74,20 +84,38 @@ class Sense(sp.linop.Linop):
         return self._composed_normal
 
 
-def _weights_of_coils(weights: Array | None, part: slice, coord: Array | None, coils: int) -> Array | None:
+def image_axes(coord: Array | None, ndim: int | None = None) -> int:
+    """Return the number of axes of an image: as given, or that of coordinates, or 2."""
+    return ndim or (2 if coord is None else coord.shape[-1])
+
+
+def _weights_of_coils(weights: Array | None, part: slice, kspace_axes: int, coils: int) -> Array | None:
     """Return the weights of a part of the coils, where each coil has its own."""
-    kspace_axes = 2 if coord is None else coord.ndim - 1
     if weights is None or weights.ndim <= kspace_axes or weights.shape[-kspace_axes - 1] != coils:
         return weights
-    xp, axis = sp.get_array_module(weights), -kspace_axes - 1
-    return xp.moveaxis(xp.moveaxis(weights, axis, 0)[part], 0, axis)
+    return _some_coils(weights, part, kspace_axes)
 
 
-def _sense(mps: Array, batch: tuple[int, ...], coord: Array | None, weights: Array | None) -> sp.linop.Linop:
-    ishape = (*batch, *mps.shape[-2:])
-    A = sp.linop.Reshape((*batch, 1, *mps.shape[-2:]), ishape)
+def _some_coils(array: Array, part: slice, ndim: int) -> Array:
+    """Return a part of the coils of an array (..., coils, *axes) with ``ndim`` axes after the coils."""
+    xp, axis = sp.get_array_module(array), -ndim - 1
+    return xp.moveaxis(xp.moveaxis(array, axis, 0)[part], 0, axis)
+
+
+def _coils_first(array: Array, batch_ndim: int, ndim: int) -> Array:
+    """Move the coils of (..., coils, *image) to the front, before as many axes as the batch has.
+
+    Axes that are missing at the front have length 1.
+    """
+    ones = (1,) * (batch_ndim + 1 + ndim - array.ndim)
+    return sp.get_array_module(array).moveaxis(array.reshape(ones + array.shape), -ndim - 1, 0)
+
+
+def _sense(mps: Array, batch: tuple[int, ...], coord: Array | None, weights: Array | None, ndim: int) -> sp.linop.Linop:
+    shape, axes = mps.shape[-ndim:], tuple(range(-ndim, 0))
+    A = sp.linop.Reshape((*batch, 1, *shape), (*batch, *shape))
     A = sp.linop.Multiply(A.oshape, mps) * A
-    F = sp.linop.FFT(A.oshape, axes=(-2, -1)) if coord is None else sp.linop.NUFFT(A.oshape, coord, **_NUFFT_OPTIONS)
+    F = sp.linop.FFT(A.oshape, axes=axes) if coord is None else sp.linop.NUFFT(A.oshape, coord, **_NUFFT_OPTIONS)
     A = F * A
     if weights is not None:
         with sp.get_device(weights):
@@ -172,13 +200,58 @@ class SenseNormal(sp.linop.Linop):
         return self
 
 
+class VolumeNormal(sp.linop.Linop):
+    r"""Normal operator :math:`S^H F^H W F S` of :class:`Sense` for volumes, coil by coil, as :class:`SenseNormal`.
+
+    Args:
+        mps (array): As in :class:`Sense`.
+        batch (tuple of int): As in :class:`Sense`.
+        coord (None or array): As in :class:`Sense`.
+        weights (None or array): As in :class:`Sense`.
+    """
+
+    def __init__(
+        self, mps: Array, batch: tuple[int, ...] = (), coord: Array | None = None, weights: Array | None = None
+    ) -> None:
+        shape, xp = mps.shape[-3:], sp.get_array_module(mps)
+        with sp.get_device(mps):
+            mps = _coils_first(xp.ascontiguousarray(mps), len(batch), 3)
+            self.mps, self.fft = for_fft(mps)
+            self.conjugate, _ = for_fft(mps.conj())
+            self.transfer, _ = for_fft(_coils_first(_transfer(shape, coord, weights, xp), len(batch), 3))
+        super().__init__((*batch, *shape), (*batch, *shape))
+
+    def _apply(self, input: Array) -> Array:
+        with sp.get_device(input):
+            x, _ = for_fft(input)
+            total = self._term(x, 0)
+            for coil in range(1, len(self.mps)):
+                total += self._term(x, coil)
+            return from_fft(total)
+
+    def _term(self, x: Array | torch.Tensor, coil: int) -> Array | torch.Tensor:
+        """Apply the term of one coil."""
+        transfer, axes = self.transfer[0 if len(self.transfer) == 1 else coil], (-3, -2, -1)
+        k = self.fft.fftn(self.mps[coil] * x, tuple(transfer.shape[-3:]), axes)
+        k *= transfer
+        depth, height, width = x.shape[-3:]
+        term = self.fft.ifftn(k, None, axes)[..., :depth, :height, :width]
+        term *= self.conjugate[coil]
+        return term
+
+    def _adjoint_linop(self) -> sp.linop.Linop:
+        return self
+
+
 def _constant_axis(transfer: Array) -> int | None:
     """Return the axis, -2 or -1, along which a transfer function is constant; None if there is none."""
     first = transfer[..., :1, :], transfer[..., :, :1]
     return next((axis for axis, part in zip((-2, -1), first, strict=True) if (transfer == part).all()), None)
 
 
-def kspace_diagonal(mps: Array, coord: Array | None = None, weights: Array | None = None) -> Array:
+def kspace_diagonal(
+    mps: Array, coord: Array | None = None, weights: Array | None = None, ndim: int | None = None
+) -> Array:
     r"""Return the diagonal of the normal operator of :class:`Sense` in k-space, :math:`e_k^H S^H F^H W F S e_k`.
 
     It is the density of the samples, blurred by the coils. The normal operator with only this diagonal is the circulant
@@ -189,6 +262,7 @@ def kspace_diagonal(mps: Array, coord: Array | None = None, weights: Array | Non
         mps (array): As in :class:`Sense`.
         coord (None or array): As in :class:`Sense`.
         weights (None or array): As in :class:`Sense`.
+        ndim (None or int): As in :class:`Sense`.
 
     Returns:
         array: float32 (..., H, W), the origin of k-space at index (0, 0).
@@ -196,44 +270,45 @@ def kspace_diagonal(mps: Array, coord: Array | None = None, weights: Array | Non
     References:
         Chan, T. F. (1988). An optimal circulant preconditioner for Toeplitz systems. SIAM J. Sci. Stat. Comput., 9(4).
     """
-    device = sp.get_device(mps)
+    device, ndim = sp.get_device(mps), image_axes(coord, ndim)
     coord, weights = (None if a is None else sp.to_device(a, device) for a in (coord, weights))
     with device:
-        xp = sp.get_array_module(mps)
-        coils, *shape = mps.shape[-3:]
-        transfer = _transfer((shape[0], shape[1]), coord, weights, xp)
-        grid = transfer.shape[-2:]
-        transfer = xp.broadcast_to(transfer, (*transfer.shape[:-3], coils, *grid))
+        xp, axes = sp.get_array_module(mps), tuple(range(-ndim, 0))
+        coils, *shape = mps.shape[-ndim - 1 :]
+        transfer = _transfer(tuple(shape), coord, weights, xp)
+        grid = transfer.shape[-ndim:]
+        transfer = xp.broadcast_to(transfer, (*transfer.shape[: -ndim - 1], coils, *grid))
 
         def blurred_psf(c: int) -> Array:
-            x, fft = for_fft(mps[..., c, :, :])
-            power = abs(fft.fft2(x, grid)) ** 2
-            psf = fft.ifft2(for_fft(transfer[..., c, :, :])[0])
-            return from_fft(psf * fft.ifft2(power).conj())
+            x, fft = for_fft(xp.moveaxis(mps, -ndim - 1, 0)[c])
+            power = abs(fft.fftn(x, grid, axes)) ** 2
+            psf = fft.ifftn(for_fft(xp.moveaxis(transfer, -ndim - 1, 0)[c])[0], None, axes)
+            return from_fft(psf * fft.ifftn(power, None, axes).conj())
 
         terms = blurred_psf(0)
         for c in range(1, coils):  # one by one: all at once would take the memory of many k-spaces
             terms = terms + blurred_psf(c)
-        for axis, n in ((-2, shape[0]), (-1, shape[1])):
+        for axis, n in zip(axes, shape, strict=True):
             terms = xp.moveaxis(terms, axis, -1)
             wrapped = terms[..., :n].copy()
             if coord is not None:  # differences of pixels, -n < d < n, modulo n
                 wrapped[..., 1:] += terms[..., 1 - n :]
             terms = xp.moveaxis(wrapped, -1, axis)
         blurred, fft = for_fft(terms)
-        return (xp.maximum(from_fft(fft.fft2(blurred)).real, 0) / prod(shape)).astype(xp.float32)
+        return (xp.maximum(from_fft(fft.fftn(blurred, None, axes)).real, 0) / prod(shape)).astype(xp.float32)
 
 
-def _transfer(shape: tuple[int, int], coord: Array | None, weights: Array | None, xp: ModuleType) -> Array:
-    """Return the transfer function of F^H W F, real (..., rows, columns), zero-padded if there are coordinates."""
+def _transfer(shape: tuple[int, ...], coord: Array | None, weights: Array | None, xp: ModuleType) -> Array:
+    """Return the transfer function of F^H W F, real (..., *grid), zero-padded if there are coordinates."""
+    axes = tuple(range(-len(shape), 0))
     if weights is None:
         weights = xp.ones(1, xp.float32)
     weights = xp.broadcast_to(weights, np.broadcast_shapes(weights.shape, shape if coord is None else coord.shape[:-1]))
     if coord is None:
-        return xp.fft.ifftshift(weights, axes=(-2, -1))
+        return xp.fft.ifftshift(weights, axes=axes)
     grid = [scipy.fft.next_fast_len(2 * n - 1) for n in shape]
     scale = xp.asarray([g / n for g, n in zip(grid, shape, strict=True)], coord.dtype)
     oshape = (*weights.shape[: 1 - coord.ndim], *grid)
     psf = sp.nufft_adjoint(weights.astype(xp.complex64), coord * scale, oshape, **_NUFFT_OPTIONS)
-    psf = xp.fft.ifftshift(psf, axes=(-2, -1))
-    return (xp.fft.fft2(psf).real * (prod(grid) ** 0.5 / prod(shape))).astype(xp.float32)
+    psf = xp.fft.ifftshift(psf, axes=axes)
+    return (xp.fft.fftn(psf, axes=axes).real * (prod(grid) ** 0.5 / prod(shape))).astype(xp.float32)

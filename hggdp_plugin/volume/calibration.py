@@ -11,13 +11,14 @@ import sigpy as sp
 from hggdp_plugin import coil_maps
 from hggdp_plugin._typing import Array
 from hggdp_plugin.coil_compression import coil_compression, compress_coils
+from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.raw import RawData
 
 _logger = logging.getLogger(__name__)
 
 
 class CoilMapEstimator:
-    """Coil sensitivity maps of one slice after the other, or of several in threads.
+    """Coil sensitivity maps of one slice, or whole slab, after the other, or of several in threads.
 
     The maps of a slice are made when it is first asked for. Where there are several frames, they are kept for the
     other frames.
@@ -26,13 +27,19 @@ class CoilMapEstimator:
         raw (RawData): The measurement.
         calib_width (int or None): Width of the calibration region; None: that of the fully sampled region.
         device (Device): Where to compute.
+
+    Raises:
+        InputError: Slabs on the Cartesian grid have no fully sampled center.
     """
 
     def __init__(self, raw: RawData, calib_width: int | None = None, *, device: sp.Device = sp.cpu_device) -> None:
         self.raw, self.device = raw, device
         self.shape = (raw.n_coils, *raw.grid)
         given = calib_width or (coil_maps.CALIB_WIDTH if raw.calib is None else raw.calib_shape)
-        self.calib_shape = coil_maps.calibration_shape(given, (raw.grid[-2], raw.grid[-1]))
+        self.calib_shape = coil_maps.calibration_shape(given, raw.grid)
+        if len(raw.grid) == 3 and self.shape[0] > 1 and not self._uses_espirit:
+            problem = "the volume has no fully sampled center of k-space, from which its coil maps could be estimated"
+            raise InputError(raw.source, problem, "give maps (--mps)")
         self._has_several_frames = prod(raw.frame_shape[:4]) > 1
         self._cache: dict[int, Array] = {}
         self._slab: tuple[int, coil_maps.VolumeMaps] | None = None
@@ -47,7 +54,7 @@ class CoilMapEstimator:
             slice_ (int): Number of the slice.
 
         Returns:
-            array: complex64 (coils, y, x) in host memory.
+            array: complex64 (coils, *grid) in host memory.
         """
         if slice_ in self._cache:
             return self._cache[slice_]
@@ -69,8 +76,8 @@ class CoilMapEstimator:
         if self.shape[0] == 1:
             return "one coil, assumed uniform"
         if self._uses_espirit:
-            height, width = self.calib_shape
-            return f"ESPIRiT from the central {height} x {width} of k-space{' of each slab' if self._in_slabs else ''}"
+            region = " x ".join(map(str, self.calib_shape))
+            return f"ESPIRiT from the central {region} of k-space{' of each slab' if self._in_slabs else ''}"
         return "no fully sampled center; low-resolution coil images over their root sum of squares"
 
     def _warn(self, calib_width: int | None) -> None:
@@ -80,7 +87,7 @@ class CoilMapEstimator:
             return
         if self._uses_espirit:
             if calib_width and any(n > m for n, m in zip(self.calib_shape, raw.calib_shape, strict=True)):
-                region = "{} x {}".format(*raw.calib_shape)
+                region = " x ".join(map(str, raw.calib_shape))
                 _logger.warning("Only %s of the center of k-space are fully sampled: the maps may alias.", region)
         elif any(coil_maps.low_resolution_maps_alias(mask) for mask in _different(raw.calib_mask) if mask.any()):
             _logger.warning(
@@ -94,6 +101,9 @@ class CoilMapEstimator:
         if self._uses_espirit and self._in_slabs:
             return self._of_slab(slice_)
         calib = self._calibration(slice_)
+        if len(self.raw.grid) == 3:
+            center = sp.resize(calib, (len(calib), *self.calib_shape))
+            return coil_maps.VolumeMaps(center, self.raw.grid, self.device).volume()
         if self._uses_espirit:
             mps = coil_maps.espirit_maps(calib, self.calib_shape, self.device)
         else:
@@ -114,13 +124,15 @@ class CoilMapEstimator:
         return sp.to_device(maps[position])
 
     def _calibration(self, slice_: int) -> Array:
-        """Return the Cartesian calibration k-space (coils, y, x) of a slice."""
+        """Return the Cartesian calibration k-space (coils, *k) of a slice, or its center."""
         raw = self.raw
         if raw.calib is not None:
             return raw.calib[slice_]
         ksp, coord = raw.calibration_shots(slice_)
-        calib = coil_maps.calibration_from_noncartesian(ksp, coord, self.calib_shape[0], self.device)
-        return sp.resize(calib, self.shape)
+        is_volume = len(raw.grid) == 3
+        width = max(self.calib_shape) if is_volume else self.calib_shape[0]
+        calib = coil_maps.calibration_from_noncartesian(ksp, coord, width, self.device)
+        return calib if is_volume else sp.resize(calib, self.shape)
 
 
 def _different(masks: Array) -> list[Array]:
@@ -137,7 +149,7 @@ def estimate_maps(raw: RawData, calib_width: int | None = None, *, device: sp.De
         device (Device): Where to compute.
 
     Returns:
-        array: complex64 (slices, coils, y, x) in host memory.
+        array: complex64 (slices, coils, *grid) in host memory.
     """
     estimator = CoilMapEstimator(raw, calib_width, device=device)
     return np.stack([estimator(slice_) for slice_ in range(raw.n_slices)])
@@ -156,7 +168,8 @@ def to_virtual_coils(raw: RawData, n_coils: int) -> tuple[RawData, Array]:
     Raises:
         ValueError: ``n_coils`` is not between 1 and the number of coils.
     """
-    matrix, kept = coil_compression(raw.ksp if raw.calib is None else raw.calib, n_coils)
+    ndim = raw.ksp.ndim - 6
+    matrix, kept = coil_compression(raw.ksp if raw.calib is None else raw.calib, n_coils, ndim)
     _logger.info("Coils: %d compressed to %d, %.2f %% of the energy kept.", raw.n_coils, n_coils, 100 * kept)
-    calib = None if raw.calib is None else compress_coils(matrix, raw.calib)
-    return replace(raw, ksp=compress_coils(matrix, raw.ksp), calib=calib), matrix
+    calib = None if raw.calib is None else compress_coils(matrix, raw.calib, ndim)
+    return replace(raw, ksp=compress_coils(matrix, raw.ksp, ndim), calib=calib), matrix

@@ -17,8 +17,10 @@ from hggdp_plugin.interop import torch_device
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.log import collected_log
+from hggdp_plugin.memory import coils_at_a_time
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
+from hggdp_plugin.sampling import check_rule_for_volumes
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.uncertainty import QUICK
 from hggdp_plugin.volume.batching import BatchSize, batches_at_a_time, choose_batch_size
@@ -83,8 +85,8 @@ def reconstruct(
 
     Args:
         raw (RawData): The measurement.
-        mps (array or None): Coil sensitivity maps (slices, coils, y, x) or (coils, y, x); None: estimated, see
-            :class:`CoilMapEstimator`.
+        mps (array or None): Coil sensitivity maps (slices, coils, *grid) or (coils, *grid), where the grid is (y, x),
+            or (z, y, x) for slabs; None: estimated, see :class:`CoilMapEstimator`.
         noise_var (float or None): Noise variance E|n|^2 of a complex k-space sample; None:
             :data:`WHITENED_NOISE_VAR` for prewhitened data of several coils, else as :class:`HGGDPRecon` estimates it.
         prior (ScorePrior or None): The prior; None: the bundled default.
@@ -106,7 +108,8 @@ def reconstruct(
         array: complex64 image (repetition, contrast, phase, set, slice, y, x) with the matrix that the header asks for.
 
     Raises:
-        InputError: The folder of ``resume`` holds something else, or the measurement needs 3D data consistency.
+        InputError: The folder of ``resume`` holds something else; or a measurement that needs 3D data consistency has
+            no calibration data, or a schedule that is for slices.
     """
     volume = VolumeRecon(
         raw,
@@ -155,7 +158,7 @@ class VolumeRecon:
         resume (ResumeStore or None): Store of finished batches, if there are several.
 
     Raises:
-        InputError: The folder of ``resume`` holds something else, or the measurement needs 3D data consistency.
+        InputError: As in :func:`reconstruct`.
     """
 
     def __init__(
@@ -176,12 +179,6 @@ class VolumeRecon:
         resume: ResumeStore | None = None,
         uncertainty: VolumeUncertainty | None = None,
     ) -> None:
-        if raw.slice_axis == "slab":
-            raise InputError(
-                raw.source,
-                "its three-dimensional trajectory needs a reconstruction of whole volumes, which is not implemented",
-                "give 2D slices or a stack of stars or spirals",
-            )
         true_noise_var = 1.0 if raw.whitened else noise_var or None
         if noise_var is None and raw.whitened and raw.n_coils > 1:
             noise_var = WHITENED_NOISE_VAR
@@ -190,6 +187,8 @@ class VolumeRecon:
         copies = uncertainty.copies if uncertainty else 0
         sampling = (prior, schedule, noise_var, samples, seed, max_cg_iter, device)
         self.options = SamplingOptions(*sampling, copies, true_noise_var)
+        if len(raw.grid) == 3:
+            _check_volumes(raw, self.options)
         _logger.info("Network: %s.", _network(self.options))
         self.frames = np.flatnonzero(raw.measured_frames)
         self.size = _batch_size(raw, len(self.frames), batch_size, coil_batch_size, device)
@@ -303,6 +302,20 @@ class VolumeRecon:
         return notes.get("estimates", [])
 
 
+def _check_volumes(raw: RawData, options: SamplingOptions) -> None:
+    try:
+        check_rule_for_volumes(options.schedule.rule, options.prior)
+    except ValueError as error:
+        raise InputError(raw.source, f"a volume: {error}", "leave out --schedule") from None
+    if options.copies:
+        raise InputError(raw.source, "the uncertainty of volumes is not implemented", "leave out --uncertainty")
+    _logger.info("Volume of %s: 3D data consistency, the prior on slices across alternating axes.", _by(raw.grid))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
 def _network(options: SamplingOptions) -> str:
     """Describe where and in which precision the network runs."""
     device = torch_device(options.device)
@@ -314,7 +327,10 @@ def _network(options: SamplingOptions) -> str:
 def _batch_size(
     raw: RawData, n_frames: int, batch_size: int | None, coil_batch_size: int | None, device: sp.Device
 ) -> BatchSize:
-    """Choose the batch size; one slice at a time where every frame has a trajectory of its own."""
+    """Choose the batch size; one at a time of volumes, and of slices that have trajectories of their own."""
+    if len(raw.grid) == 3:
+        coils = coils_at_a_time(raw.grid, raw.n_coils, raw.coord is None, device, ndim=3)
+        return BatchSize(1, coil_batch_size or coils)
     slices = 1 if raw.coord is not None and raw.coord.ndim > 3 else batch_size
     return choose_batch_size(
         raw.grid,
@@ -379,6 +395,7 @@ def _batch(
             seed=options.seed + sample,
             max_cg_iter=options.max_cg_iter,
             show_pbar=progress.show_app_bar,
+            ndim=len(raw.grid),
         )
         if isinstance(app, BatchRecon):
             app.progress = progress

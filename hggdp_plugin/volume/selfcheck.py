@@ -8,6 +8,7 @@ import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._typing import Array
+from hggdp_plugin.io.files import InputError
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.prior import ScorePrior
 from hggdp_plugin.selfcheck import SelfCheck, SliceData, choose_prior, mean_prediction_error
@@ -77,6 +78,9 @@ def check_frames(
 
     Returns:
         VolumeCheck: The checks.
+
+    Raises:
+        InputError: The measurement needs 3D data consistency.
     """
     frames, found = [], {name: list[SelfCheck]() for name in priors}
     for frame, data in frame_data(raw, mps, noise_var, n_frames=n_frames, calib_width=calib_width, device=device):
@@ -108,7 +112,13 @@ def frame_data(
 
     Yields:
         tuple: Index of the frame (repetition, contrast, phase, set, slice), and its data.
+
+    Raises:
+        InputError: The measurement needs 3D data consistency.
     """
+    if len(raw.grid) == 3:
+        problem = "a volume with 3D data consistency, in which the prior cannot be checked or adapted"
+        raise InputError(raw.source, problem, "name the prior (--prior), without --self-check")
     measured = np.argwhere(raw.measured_frames)
     if n_frames is not None and n_frames < len(measured):
         measured = measured[np.linspace(0, len(measured) - 1, n_frames).round().astype(int)]

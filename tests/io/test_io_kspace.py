@@ -118,11 +118,16 @@ def test_kspace_that_is_none(npy, array, says):
     assert says in str(error.value)
 
 
-def test_undersampled_readouts_of_volumes_are_refused(cfl):
-    ksp = _noise(2, 3, 6, 4)
+def test_undersampled_readouts_of_volumes_remain_volumes(cfl, caplog):
+    ksp = _noise(2, 7, 6, 9)
     ksp[:, 1, 1, 2] = 0
-    with pytest.raises(io.InputError, match="along READ"):
-        io.read_kspace(cfl(ksp, "COIL", "PHS2", "PHS1", "READ"))
+    raw = io.read_kspace(cfl(ksp, "COIL", "PHS2", "PHS1", "READ"))
+    assert (raw.slice_axis, raw.grid, raw.image_shape) == ("slab", (7, 6, 9), (7, 6, 9))
+    assert (raw.mask[0, 0, 0, 0, 0] == (ksp != 0).all(axis=0)).all()
+    np.testing.assert_array_equal(raw.ksp[0, 0, 0, 0, 0], ksp)
+    np.testing.assert_array_equal(raw.calib[0], ksp)
+    assert raw.calib_shape == (4, 4, 4)  # index 1 along the first axis is the edge of the next larger cube
+    assert "undersampled along READ" in caplog.text
 
 
 @pytest.mark.parametrize(

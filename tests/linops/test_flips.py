@@ -1,9 +1,9 @@
-"""Flips and quarter turns."""
+"""Flips and quarter turns, and volumes as slices."""
 
 import numpy as np
 import pytest
 
-from hggdp_plugin.linops import flips
+from hggdp_plugin.linops import flips, slicings
 
 
 @pytest.mark.parametrize("k", range(8))
@@ -18,3 +18,13 @@ def test_each_is_a_unitary_operator(k, batch, device, check_linop):
 def test_there_are_eight():
     x = np.arange(16.0).reshape(4, 4)
     assert len({T(x).tobytes() for T in flips(x.shape)}) == 8
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_volumes_as_slices(axis, batch, device, check_linop):
+    T = slicings((*batch, 3, 4, 5))[axis]
+    check_linop(T, (*batch, 3, 4, 5), (*batch, *((3, 4, 5), (4, 3, 5), (5, 3, 4))[axis]), device)
+    x = device.xp.arange(60 * int(np.prod(batch))).reshape(*batch, 3, 4, 5) * (1 + 1j)
+    assert (T(x)[..., 1, :, :] == x.take(1, axis=axis - 3)).all()
+    assert (T.H(T(x)) == x).all()
