@@ -174,6 +174,30 @@ def radial_trajectory(num_spokes: int, num_samples: int, golden: bool = True) ->
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).astype(np.float32)
 
 
+def kooshball_trajectory(num_spokes: int, num_samples: int) -> NDArray[np.float32]:
+    """Return the coordinates of spokes through the k-space center in all directions, evenly on the sphere.
+
+    The directions follow a spiral from pole to equator, successive ones the golden angle apart.
+
+    Args:
+        num_spokes (int): Number of spokes. Full sampling of n x n x n voxels takes pi / 2 n^2.
+        num_samples (int): Samples per spoke; sample ``num_samples // 2`` is the k-space center.
+
+    Returns:
+        array: float32 (num_spokes, num_samples, 3), last axis (kz, ky, kx), in cycles per voxel: -0.5 to 0.5.
+
+    Raises:
+        ValueError: A number is not positive.
+    """
+    if min(num_spokes, num_samples) < 1:
+        raise ValueError(f"a kooshball needs spokes and samples, got {num_spokes} and {num_samples}")
+    z = 1 - (np.arange(num_spokes) + 0.5) / num_spokes
+    angle, across = np.pi * (3 - 5**0.5) * np.arange(num_spokes), np.sqrt(1 - z**2)
+    direction = np.stack([z, across * np.sin(angle), across * np.cos(angle)], axis=-1)
+    radius = (np.arange(num_samples) - num_samples // 2) / num_samples
+    return (direction[:, None] * radius[:, None]).astype(np.float32)
+
+
 def _check_accel(accel: float) -> None:
     if not accel >= 1:
         raise ValueError(f"the acceleration must be at least 1, got {accel:g}")
