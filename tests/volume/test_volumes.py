@@ -34,7 +34,7 @@ def coil_maps(shape=SHAPE, coils=COILS):
 
 @pytest.fixture(scope="module")
 def truth():
-    return head_phantom(SHAPE[1:], num_slices=SHAPE[0], seed=2)
+    return sp.resize(head_phantom(SHAPE[1:], num_slices=SHAPE[0] - 6, seed=2), SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_maps_from_the_center_of_the_trajectory(files, scan, truth):
     assert mps.shape == (COILS, *SHAPE)
     inside = abs(truth) > 0.2
     similarity = abs((mps.conj() * scan[1]).sum(axis=0))[inside]  # 1 where the maps are equal up to a phase
-    assert np.percentile(similarity, 10) > 0.95
+    assert np.percentile(similarity, 10) > 0.99
 
 
 def test_volumes_on_the_grid_from_bart(tmp_path, truth, capsys):
@@ -210,7 +210,7 @@ def test_volumes_on_the_grid_from_bart(tmp_path, truth, capsys):
     assert record["input"]["calibration_region"] == [12, 12, 12]
     assert any("undersampled along READ" in line for line in record["warnings"])
     # The phase is that of the estimated maps.
-    assert psnr(abs(image), abs(truth)) > psnr(abs(Sense(mps, ndim=3).H(ksp)), abs(truth))
+    assert psnr(abs(image), abs(truth)) > psnr(abs(Sense(mps, ndim=3).H(ksp)), abs(truth)) + 4
 
     write_cfl(tmp_path / "empty.cfl", ksp * (np.random.default_rng(1).random(SHAPE) < 0.5))
     assert main([str(tmp_path / "empty.cfl"), *FAST]) == 2
