@@ -54,7 +54,16 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"make_\w+\.py$",
     "within_subsection_order": ExplicitOrder(
-        ["multi_coil.py", "single_coil.py", "radial.py", "cine.py", "raw_file.py", "prior_as_prox.py", "own_prior.py"]
+        [
+            "multi_coil.py",
+            "single_coil.py",
+            "radial.py",
+            "kooshball.py",
+            "cine.py",
+            "raw_file.py",
+            "prior_as_prox.py",
+            "own_prior.py",
+        ]
     ),
     "backreferences_dir": "api/generated/examples",
     "doc_module": ("hggdp_plugin",),

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import sigpy as sp
+from helpers import kooshball, relative_error
 from mrd_files import acquisition, coil_images, encoding, header, write
 
 from hggdp_plugin import io
+from hggdp_plugin.apps.recon import main
 
 N = 16
 
@@ -232,6 +234,21 @@ def test_a_three_dimensional_trajectory_is_a_volume(tmp_path, factor):
     np.testing.assert_allclose(raw.coord, coord, atol=1e-5)
     np.testing.assert_allclose(raw.ksp[0, 0, 0, 0, 0], ksp, atol=1e-5)
     assert raw.geometry.position.shape == (N, 3)
+
+
+def test_a_kooshball_file_is_reconstructed(tmp_path):
+    """``hggdp recon kooshball.h5``, with maps from its center."""
+    volume = coil_images((N, N, N), coils=3)
+    coord = kooshball((N, N, N), 150, 2 * N)
+    ksp = sp.nufft(volume, coord, oversamp=2, width=6)
+    lines = [acquisition(ksp[:, i], traj=np.ascontiguousarray(k[:, ::-1])) for i, k in enumerate(coord)]
+    raw = write(tmp_path / "kooshball.h5", header(encoding((N, N, N), trajectory="other")), lines)
+    assert main([str(raw), "-o", str(tmp_path / "image.npy"), "-N", "2", "--float32", "-q"]) == 0
+    image = np.load(tmp_path / "image.npy").squeeze()
+    expected = np.linalg.norm(volume, axis=0)
+    image *= np.vdot(image, expected) / np.vdot(image, image)
+    assert image.shape == (N, N, N)
+    assert relative_error(image, expected) < 0.2
 
 
 def test_calibration_of_a_time_series(tmp_path, images):
