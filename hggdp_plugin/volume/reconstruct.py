@@ -277,9 +277,9 @@ class VolumeRecon:
         return image
 
     def _n_workers(self, n_batches: int) -> int:
-        """Choose how many batches are reconstructed at a time. On a GPU one fills the device."""
+        """Choose how many batches are reconstructed at a time. One fills a GPU, and a volume the memory."""
         raw, device = self.raw, self.options.device
-        if device != sp.cpu_device:
+        if device != sp.cpu_device or len(raw.grid) == 3:
             return 1
         self.options.prior.denoiser(torch_device(device))  # made once, before threads ask for it
         threads, cartesian = torch.get_num_threads(), raw.coord is None
