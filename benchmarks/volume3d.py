@@ -30,7 +30,7 @@ from hggdp_plugin.simulation.masks import kooshball_trajectory
 Scan = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 #: Weights of L1-wavelets, relative to the noise.
-WEIGHTS = (0.1, 0.3, 1.0)
+WEIGHTS = (0.01, 0.03, 0.1)
 
 
 def simulate(size: int, coils: int, spokes: int, noise: float) -> Scan:
@@ -57,13 +57,13 @@ def sigpy_sense(y: np.ndarray, mps: np.ndarray, coord: np.ndarray) -> np.ndarray
 
 
 def bart_wavelet(y: np.ndarray, mps: np.ndarray, coord: np.ndarray, weight: float) -> np.ndarray:
-    """``pics -e -R W:7:0:weight -i 60``."""
+    """``pics -e -R W:7:0:weight -i 150``."""
     import torch
     from bartorch import apps, priors
 
     regularizer, traj = priors.Wavelet((-1, -2, -3), weight), np.ascontiguousarray(coord[..., ::-1])
     arrays = [torch.from_numpy(np.ascontiguousarray(array)) for array in (y, mps)]
-    options = {"maxiter": 60, "traj": torch.from_numpy(traj), "eigen_step": True}
+    options = {"maxiter": 150, "traj": torch.from_numpy(traj), "eigen_step": True}
     return apps.pics(*arrays, regularizers=regularizer, **options).numpy().squeeze()
 
 

@@ -126,7 +126,7 @@ def test_undersampled_readouts_of_volumes_remain_volumes(cfl, caplog):
     assert (raw.mask[0, 0, 0, 0, 0] == (ksp != 0).all(axis=0)).all()
     np.testing.assert_array_equal(raw.ksp[0, 0, 0, 0, 0], ksp)
     np.testing.assert_array_equal(raw.calib[0], ksp)
-    assert raw.calib_shape == (4, 4, 4)  # index 1 along the first axis is the edge of the next larger cube
+    assert raw.calib_shape == (3, 3, 3)  # a cube of 4 would begin at (1, 1, 2)
     assert "undersampled along READ" in caplog.text
 
 
