@@ -13,13 +13,13 @@ import sigpy as sp
 from hggdp_plugin._deprecation import warn_deprecated
 from hggdp_plugin._typing import Array, PathLike
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
-from hggdp_plugin.interop import optional_array
+from hggdp_plugin.interop import as_array, optional_array
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.processes import Processes
 from hggdp_plugin.sampling import build_sampler
 from hggdp_plugin.schedule import HGGDP, Gibbs, NoiseSchedule
-from hggdp_plugin.validation import check_counts, check_reference_noise
+from hggdp_plugin.validation import check_counts, check_reference_noise, warn_of_image
 
 #: Seconds between updates of the progress bar's text. The residual costs an application of A and a wait for the device.
 SUMMARY_INTERVAL = 0.5
@@ -129,6 +129,9 @@ class HGGDPRecon(sp.app.App):
         density priors for MR image reconstruction. IEEE TMI, 40(12), 3265-3278.
     """
 
+    #: Whether to look at the values of y for signs that it is no k-space.
+    _doubts_y = True
+
     @_accept_old_arguments
     def __init__(
         self,
@@ -173,6 +176,8 @@ class HGGDPRecon(sp.app.App):
                 comm=self.processes,
                 ndim=ndim,
             )
+            if coord is None and self.problem.ndim == 2 and self._doubts_y:
+                warn_of_image(as_array("y", y))
             with self.device:
                 alg = build_sampler(self.prior, self.problem, self.schedule, seed, max_cg_iter)
         self._next_summary = 0.0

@@ -93,8 +93,6 @@ def check_arguments(
         raise ValueError(f"weights: all are zero (shape {weights.shape}); nothing of y would count")
     if coord is None and weights is not None and weights.size > 1:
         _warn_of_unsampled(y, weights, -ndim - 1)
-    if coord is None:
-        _warn_of_image(y, ndim)
     if coord is not None and mps is not None:
         _check_units(coord, mps.shape[-ndim:])
     if noise_var is not None and not 0 <= noise_var < float("inf"):
@@ -165,9 +163,13 @@ def _are_coils_first(mps: Array) -> bool:
     return deviation(0) < 0.01 and deviation(-3) > 0.1
 
 
-def _warn_of_image(y: Array, ndim: int) -> None:
-    """Log that k-space has little energy in its center, where its Fourier transform, or the corners, have much."""
-    if ndim == 3 or min(y.shape[-2:]) < MIN_MATRIX or central_fraction(y) >= IMAGE_FRACTION:
+def warn_of_image(y: Array) -> None:
+    """Log that k-space has little energy in its center, where its Fourier transform, or the corners, have much.
+
+    Args:
+        y (array): Cartesian k-space (..., coils, H, W).
+    """
+    if min(y.shape[-2:]) < MIN_MATRIX or central_fraction(y) >= IMAGE_FRACTION:
         return
     with sp.get_device(y):
         xp = sp.get_array_module(y)

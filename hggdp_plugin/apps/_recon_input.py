@@ -33,13 +33,13 @@ def read_input(args: argparse.Namespace, path: Path) -> "RawData":
     is_array, is_mrd = suffix in io.ARRAY_SUFFIXES, suffix not in (*io.ARRAY_SUFFIXES, ".dat") and str(path) != PIPE
     if args.coord and not is_array:
         raise InputError("--coord", "raw data contain their own trajectory", "leave it out")
-    for option in ("group", "encoding"):
-        if getattr(args, option) is not None and not is_mrd:
+    for option, possible in (("group", is_mrd), ("encoding", is_mrd or str(path) == PIPE)):
+        if getattr(args, option) is not None and not possible:
             raise InputError(f"--{option}", f"only ISMRMRD files have {option}s", "leave it out")
     if str(path) == PIPE:
         from hggdp_plugin.io.mrd.stream import read_pipe
 
-        return read_pipe(sys.stdin.buffer)
+        return read_pipe(sys.stdin.buffer, encoding=args.encoding)
     if suffix == ".dat":
         return io.read_twix(path)
     if is_mrd:

@@ -49,8 +49,9 @@ def read_maps(path: PathLike, slice_axis: SliceAxis = "slice") -> np.ndarray:
     if mps.ndim not in (n_axes, n_axes + 1):
         axes = "(coils, z, y, x)" if slice_axis == "slab" else "(coils, y, x)"
         raise InputError(path, f"an array of shape {mps.shape} holds no maps", f"give axes {axes}")
-    if peak_magnitude(mps) > MAX_SAMPLE:
-        raise InputError(path, "its values are too large for sensitivities", "normalize the maps")
+    if not 0 < (peak := peak_magnitude(mps)) <= MAX_SAMPLE:
+        problem = "all maps are zero" if peak == 0 else "its values are too large for sensitivities"
+        raise InputError(path, problem, "normalize the maps" if peak else "estimate them again")
     return mps.astype(np.complex64).reshape((1,) * (n_axes + 1 - mps.ndim) + mps.shape)
 
 

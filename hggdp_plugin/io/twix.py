@@ -163,6 +163,12 @@ def _read(scans: list[_Scan], source: str) -> RawData:
         _logger.warning("%s: the measurement has no end; it was aborted, or the file was cut short.", source)
     if len(scans) > 1:
         _logger.info("%d measurements in the file: %s is read.", len(scans), scan.name or "the last")
+    if "pulseq" in str(scan.meas("tSequenceFileName", "")).lower():
+        _logger.warning(
+            "%s: a Pulseq sequence, whose own gradients decide how the axes of the image run: the orientation of NIfTI"
+            " and DICOM images may be turned or mirrored.",
+            source,
+        )
     noise = [(s, b) for s in scans if s is not scan for b in s.blocks if b.is_flag_set("NOISEADJSCAN")]
     blocks = [*noise, *((scan, block) for block in scan.blocks)]
     headers = _headers([block for _, block in blocks])

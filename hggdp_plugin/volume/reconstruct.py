@@ -61,6 +61,8 @@ class SamplingOptions:
 class BatchRecon(ReportingApp, HGGDPRecon):
     """:class:`HGGDPRecon` of one batch, which reports its updates to the progress of the volume."""
 
+    _doubts_y = False  # the reader has
+
 
 def reconstruct(
     raw: RawData,
@@ -378,6 +380,9 @@ def _batch(
     recon_share = recon_work / (recon_work + options.copies * QUICK.evaluations)
     ksp = raw.ksp[index]
     mps = np.stack([maps(slice_) for slice_ in index[4]])
+    if not mps.any():
+        _logger.warning("The coil maps of slices %s are zero, and so is their image.", sorted(set(index[4].tolist())))
+        return np.zeros((2 if options.copies else 1, n_frames, *raw.grid), np.complex64), []
     weights = None if raw.mask is None else raw.mask[index][:, None].astype(np.float32)
     coord = raw.coord if raw.coord is None or raw.coord.ndim == 3 else raw.coord[tuple(axis[0] for axis in index)]
     image, estimates = np.zeros((n_frames, *raw.grid), np.complex64), []

@@ -167,6 +167,13 @@ def test_a_pipe_to_a_file(folder, recon, tmp_path, monkeypatch):
     assert io.read_images(tmp_path / "out.h5").shape == (1, 1, 1, 1, 2, 48, 44)
 
 
+def test_the_encoding_of_a_pipe_is_chosen(folder, recon, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Pipe(stream_of(folder / "raw.h5")))
+    monkeypatch.setattr(sys, "stdout", Pipe())
+    assert recon("-", "--encoding", "1") == 2
+    assert "encoding 1 has no image acquisitions; choose one of: 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cut", [0, 3, 100, 5000])
 def test_a_pipe_that_breaks_off(folder, recon, monkeypatch, capsys, cut):
     monkeypatch.setattr(sys, "stdin", Pipe(stream_of(folder / "raw.h5")[:cut]))

@@ -70,6 +70,7 @@ def test_an_ismrmrd_volume_is_cut_across_the_readout(tmp_path):
         ({"maps": complex_array(4, 8, 6), "images": complex_array(4, 8, 6)}, "several complex arrays: images, maps"),
         ({"maps": complex_array(4, 8, 6) * np.nan}, "finite"),
         ({"maps": complex_array(4, 8, 6) * 1e20}, "too large"),
+        ({"maps": 0 * complex_array(4, 8, 6)}, "all maps are zero"),
         ({"a__data": complex_array(2, 4, 1, 8, 6)}, "readable"),
         (
             {"a__data": complex_array(2, 4, 1, 8, 6), "a__header": np.zeros(2, [("slice", "u2")])},

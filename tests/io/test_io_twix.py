@@ -281,6 +281,20 @@ def test_real_files_against_images_computed_by_hand(name, caplog):
     by_hand = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(ksp, axes=(0, 2)), axes=(0, 2), norm="ortho"), axes=(0, 2))
     close(sp.ifft(raw.ksp[0, 0, 0, 0, 0], axes=(-2, -1)), by_hand.transpose(1, 0, 2))
     assert raw.image_shape == (1, 128, 128)
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "a Pulseq sequence" in warning
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the Siemens files of HGGDP_DATA")
+def test_the_air_in_a_real_phantom_is_at_the_top_of_the_picture():
+    """A bubble cuts the disk off on top. In this Pulseq sequence the rows run along the header's phase encoding."""
+    raw = io.read_twix(FOLDER / "phantom_2ch_flash.dat")
+    image = np.sqrt((np.abs(sp.ifft(raw.ksp[0, 0, 0, 0, 0], axes=(-2, -1))) ** 2).sum(axis=0))
+    widths = (image > 0.25 * np.percentile(image, 95)).sum(axis=1)
+    disk = np.flatnonzero(widths > 40)  # pixels of 2 mm
+    above, below = widths[: disk[0]], widths[disk[-1] + 1 :]
+    assert (above > 4).sum() < (below > 4).sum()
+    np.testing.assert_allclose(raw.acq_headers["phase_dir"].ravel(), [0, 1, 0], atol=1e-6)  # towards posterior
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the Siemens files of HGGDP_DATA")

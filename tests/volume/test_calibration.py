@@ -8,8 +8,11 @@ import sigpy as sp
 
 from hggdp_plugin import io
 from hggdp_plugin.io.cfl import write_cfl
+from hggdp_plugin.prior import ScorePrior
+from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.simulation import coil_maps, head_phantom
 from hggdp_plugin.volume.calibration import CoilMapEstimator
+from hggdp_plugin.volume.reconstruct import reconstruct
 
 N, FRAMES, COILS = 32, 3, 4
 
@@ -48,3 +51,16 @@ def test_maps_that_alias_are_warned_of(tmp_path, interleaved, case, caplog):
     (warning,) = warnings_of(caplog)
     assert "the coil maps alias" in warning
     assert "--mps" in warning
+
+
+def test_slices_whose_maps_are_zero_are_zero(interleaved, tmp_path, make_network, caplog):
+    ksp = interleaved[0]
+    np.save(tmp_path / "ksp.npy", np.stack([ksp, ksp]))
+    mps = np.stack([coil_maps(COILS, (N, N)), np.zeros((COILS, N, N))]).astype(np.complex64)
+    prior, schedule = ScorePrior(make_network()), NoiseSchedule.fast(levels=2)
+    raw = io.read_kspace(tmp_path / "ksp.npy")
+    image = reconstruct(raw, mps, prior=prior, schedule=schedule, batch_size=1, show_pbar=False).squeeze()
+    assert image[0].any()
+    assert not image[1].any()
+    (warning,) = warnings_of(caplog)
+    assert "maps of slices [1] are zero" in warning

@@ -44,13 +44,16 @@ def read_raw(path: PathLike, group: str | None = None, encoding: int | None = No
         return read_acquisitions(xml, acquisitions, encoding)
 
 
-def read_stream(xml: bytes, acquisitions: Sequence["ismrmrd.Acquisition"], source: str) -> RawData:
+def read_stream(
+    xml: bytes, acquisitions: Sequence["ismrmrd.Acquisition"], source: str, encoding: int | None = None
+) -> RawData:
     """Read acquisitions that are in memory, such as those that a scanner has sent.
 
     Args:
         xml (bytes): The XML header.
         acquisitions (sequence of ismrmrd.Acquisition): At least one.
         source (str): Where they come from, for messages.
+        encoding (int or None): Number of the encoding to read, see :func:`read_raw`.
 
     Returns:
         RawData: The measurement.
@@ -58,7 +61,7 @@ def read_stream(xml: bytes, acquisitions: Sequence["ismrmrd.Acquisition"], sourc
     Raises:
         InputError: If header and acquisitions do not make up a measurement.
     """
-    return read_acquisitions(xml, Acquisitions.from_objects(acquisitions, source))
+    return read_acquisitions(xml, Acquisitions.from_objects(acquisitions, source), encoding)
 
 
 def read_acquisitions(xml: bytes, acquisitions: Acquisitions, encoding: int | None = None) -> RawData:

@@ -12,13 +12,15 @@ from hggdp_plugin.io.mrd.reader import read_stream
 from hggdp_plugin.io.raw import RawData
 
 
-def read_pipe(stream: BinaryIO, source: str = "the stream") -> RawData:
+def read_pipe(stream: BinaryIO, source: str = "the stream", encoding: int | None = None) -> RawData:
     """Read raw data in MRD's streaming format, to its end.
 
     Args:
         stream (file): Binary stream of messages: header, acquisitions, end. Configurations, waveforms, images and text
             between them are skipped.
         source (str): Where it comes from, for messages.
+        encoding (int or None): Number of the encoding to read, if the header has several; None: see
+            :func:`hggdp_plugin.io.read_raw`.
 
     Returns:
         RawData: The measurement.
@@ -43,7 +45,7 @@ def read_pipe(stream: BinaryIO, source: str = "the stream") -> RawData:
     if header is None or not acquisitions:
         missing = "no header" if header is None else "no acquisitions"
         raise InputError(source, f"it holds {missing}", "send raw data as an MRD stream")
-    return read_stream(header, acquisitions, source)
+    return read_stream(header, acquisitions, source, encoding)
 
 
 def write_pipe(
