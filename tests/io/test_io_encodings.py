@@ -120,7 +120,9 @@ def test_a_reference_scan_of_a_volume(tmp_path):
     np.testing.assert_allclose(raw.calib, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [{"trajectory": "spiral"}, {"matrix": (N, 4, 1)}, {"channels": 2}])
+@pytest.mark.parametrize(
+    "change", [{"trajectory": "spiral"}, {"matrix": (N, 4, 1)}, {"matrix": (20, 9999, 1)}, {"channels": 2}]
+)
 def test_a_reference_scan_that_does_not_fit_is_left_out(tmp_path, images, change, caplog):
     matrix = change.get("matrix", (20, 20, 1))
     other = encoding(matrix, ef=(N, N, 1), trajectory=change.get("trajectory", "cartesian"), ky_center=10)

@@ -18,6 +18,8 @@ _logger = logging.getLogger(__name__)
 
 #: Relative difference of fields of view that count as equal.
 FOV_TOLERANCE = 0.01
+#: Largest matrix of a reference scan that is believed, relative to that of the image.
+MAX_MATRIX_RATIO = 8
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def plan_reference(measurement: Measurement, plan: CartesianPlan) -> CartesianPl
         problem = f"its trajectory is {encoding.trajectory or 'unknown'}"
     elif is_3d != plan.is_3d:
         problem = "one of reference scan and image is 3D, the other 2D"
+    elif max(encoding.encoded.matrix) > MAX_MATRIX_RATIO * max(plan.encoding.encoded.matrix):
+        problem = "its matrix {} x {} x {} is far beyond that of the image".format(*encoding.encoded.matrix)
     elif not usable.any():
         problem = "its acquisitions lie outside the matrix or the slices of the image"
     elif (left_out := int((wanted & ~usable).sum())) > 0:
