@@ -17,6 +17,8 @@ COIL_BYTES_PER_PIXEL, COIL_BYTES_PER_PIXEL_NUFFT = 96, 256
 #: Largest number of coils of a volume that are processed at a time. More are hardly faster.
 MAX_COILS_3D = 4
 
+_limit = math.inf
+
 
 def coil_bytes_per_pixel(cartesian: bool) -> int:
     """Return the bytes that data consistency needs per pixel and coil."""
@@ -44,6 +46,16 @@ def coils_at_a_time(shape: tuple[int, ...], coils: int, cartesian: bool, device:
     return int(min(max(rest / (pixels * bytes_per_pixel), 1), coils))
 
 
+def limit_memory(limit: float | None) -> None:
+    """Plan with at most so much memory of the computer, whatever is free: a cluster ends workers that need more.
+
+    Args:
+        limit (float or None): Bytes; None: no limit.
+    """
+    global _limit
+    _limit = math.inf if limit is None else limit
+
+
 def free_memory(device: "sp.Device") -> float:
     """Return the bytes that can still be allocated on a device, infinity where the system does not say.
 
@@ -62,11 +74,11 @@ def free_memory(device: "sp.Device") -> float:
 
 def free_host_memory() -> float:
     """Return the bytes that a process can still allocate, infinity where the system does not say."""
-    free = math.inf
+    free = _limit
     if (meminfo := Path("/proc/meminfo")).exists():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         if "MemAvailable" in fields:
-            free = 1024.0 * int(fields["MemAvailable"].split()[0])
+            free = min(free, 1024.0 * int(fields["MemAvailable"].split()[0]))
     group = Path("/sys/fs/cgroup")
     try:  # The memory limit of a container. Its page cache can be reclaimed.
         cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]

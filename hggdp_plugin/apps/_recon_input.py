@@ -1,17 +1,20 @@
 """Inputs of ``hggdp recon``: raw data or k-space, by what their suffixes say."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hggdp_plugin.io.files import InputError, suffix_of
+from hggdp_plugin.io.files import FOLDER, InputError, suffix_of
 
 if TYPE_CHECKING:
     from hggdp_plugin.io import RawData
 
 #: Standard input or output.
 PIPE = "-"
+#: Value of ``--prior`` for the bundled prior that fits best.
+AUTO = "auto"
 
 
 def read_input(args: argparse.Namespace, path: Path) -> "RawData":
@@ -45,3 +48,22 @@ def read_input(args: argparse.Namespace, path: Path) -> "RawData":
     if is_mrd:
         return io.read_raw(path, args.group, args.encoding)
     return io.read_kspace(path, args.coord, mps=args.mps)
+
+
+def check_number_of_images(raw: "RawData", output: str) -> None:
+    """Refuse several images for a DICOM file.
+
+    Args:
+        raw (RawData): The measurement.
+        output (str): The image to write.
+
+    Raises:
+        InputError: There are several images.
+    """
+    n_images = math.prod(raw.frame_shape[:4]) * raw.image_shape.z
+    if suffix_of(output) == ".dcm" and n_images > 1:
+        raise InputError(
+            output,
+            f"there are {n_images} images, a DICOM file holds one",
+            f"give a folder ({Path(output).stem}{FOLDER})",
+        )

@@ -7,12 +7,14 @@ import time
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hggdp_plugin import io
 from hggdp_plugin._typing import Array
 from hggdp_plugin.apps._cli import find_device, refusals
+from hggdp_plugin.apps._recon_input import AUTO
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, bundled_priors
 from hggdp_plugin.coil_compression import compress_coils
 from hggdp_plugin.io.files import InputError, replacing, std_path, suffix_of
@@ -24,14 +26,11 @@ from hggdp_plugin.report import Report, write_report, zero_filled_image
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.validation import check_reference_noise
 from hggdp_plugin.volume.calibration import to_virtual_coils
-from hggdp_plugin.volume.reconstruct import reconstruct
+from hggdp_plugin.volume.reconstruct import VolumeRecon, reconstruct
 from hggdp_plugin.volume.resume import ResumeStore
 from hggdp_plugin.volume.samples import spread
 from hggdp_plugin.volume.selfcheck import FRAMES_TO_CHOOSE, check_frames, report_check
 from hggdp_plugin.volume.uncertainty import VolumeUncertainty
-
-#: Value of ``--prior`` for the bundled prior that fits best.
-AUTO = "auto"
 
 _logger = logging.getLogger(__name__)
 
@@ -77,7 +76,15 @@ class ReconJob:
                 raise ValueError("--steps requires --schedule hggdp or posterior; fast makes one step per level")
             return NoiseSchedule.fast(**options)
 
-    def run(self, raw: io.RawData, path: Path, output: str, messages: list[tuple[str, str]], start: float) -> None:
+    def run(
+        self,
+        raw: io.RawData,
+        path: Path,
+        output: str,
+        messages: list[tuple[str, str]],
+        start: float,
+        **facts: object,
+    ) -> Array:
         """Reconstruct and write one measurement.
 
         Args:
@@ -86,17 +93,18 @@ class ReconJob:
             output (str): Image to write, or ``-`` for standard output.
             messages (list): The log, as it is collected.
             start (float): When the reading began, by ``time.monotonic``.
+            **facts (object): Further facts of the input, for the record.
+
+        Returns:
+            array: The image.
 
         Raises:
             InputError: If it cannot be reconstructed or written.
         """
         args, read = self.args, time.monotonic()
-        record = Record(input={"file": str(path), **describe(raw)}, messages=messages)
-        priors, _ = self.priors, self.schedule
+        record = Record(input={"file": str(path), **describe(raw), **facts}, messages=messages)
+        priors, _ = self.priors, self.schedule  # unusable ones are refused before the work
         raw, mps = self._coils(raw)
-        if args.reference_noise:
-            with refusals("--reference-noise", "recon"):
-                check_reference_noise(mps, None, raw.coord)
         self.prior_name = next(iter(priors))
         if args.self_check or len(priors) > 1:
             self._check(raw, mps, record)
@@ -111,6 +119,38 @@ class ReconJob:
             self._write_record(record, output, image, uncertainty)
         if args.report is not None:
             self._write_report(path, raw, image, record, uncertainty)
+        return image
+
+    def volume(self, raw: io.RawData, output: str) -> VolumeRecon:
+        """Sort a measurement into batches, which other processes can reconstruct for the same output.
+
+        Args:
+            raw (RawData): The measurement.
+            output (str): The image that :meth:`run` will write.
+
+        Returns:
+            VolumeRecon: The batches, with the store that :meth:`run` uses.
+        """
+        raw, mps = self._coils(raw)
+        self.prior_name = next(iter(self.priors))
+        uncertainty = VolumeUncertainty() if self.args.uncertainty else None
+        store = ResumeStore(Path(f"{Path(output)}.part"))
+        return VolumeRecon(raw, mps, **self._method(), resume=store, uncertainty=uncertainty)
+
+    def _method(self) -> dict[str, Any]:
+        """Return how every measurement is reconstructed, as arguments of :func:`reconstruct`."""
+        args = self.args
+        return {
+            "noise_var": args.noise_var,
+            "prior": self.prior,
+            "schedule": self.schedule,
+            "samples": args.samples,
+            "seed": args.seed,
+            "max_cg_iter": args.max_cg_iter,
+            "calib_width": args.calib_width,
+            "batch_size": args.batch_size,
+            "device": self.device,
+        }
 
     def _reconstruct(
         self,
@@ -129,15 +169,7 @@ class ReconJob:
             image = reconstruct(
                 raw,
                 mps,
-                args.noise_var,
-                prior=self.prior,
-                schedule=self.schedule,
-                samples=1 if apart else args.samples,
-                seed=args.seed + number,
-                max_cg_iter=args.max_cg_iter,
-                calib_width=args.calib_width,
-                batch_size=args.batch_size,
-                device=self.device,
+                **self._method() | ({"samples": 1, "seed": args.seed + number} if apart else {}),
                 resume=store,
                 show_pbar=not args.quiet,
                 on_batch=record.estimates.extend if number == 0 else None,
@@ -182,6 +214,9 @@ class ReconJob:
             with refusals("--coils", "recon"):
                 raw, matrix = to_virtual_coils(raw, args.coils)
             mps = None if mps is None else compress_coils(matrix, mps, len(raw.grid))
+        if args.reference_noise:
+            with refusals("--reference-noise", "recon"):
+                check_reference_noise(mps, None, raw.coord)
         return raw, mps
 
     def _write(self, output: str, image: np.ndarray, raw: io.RawData, uncertainty: VolumeUncertainty | None) -> None:

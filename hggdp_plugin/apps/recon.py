@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hggdp_plugin.apps._cli import input_file, log_to_file, natural, positive, run, set_quiet, sole_writer
-from hggdp_plugin.apps._recon_input import PIPE, read_input
+from hggdp_plugin.apps._recon_input import PIPE, check_number_of_images, read_input
 from hggdp_plugin.io.files import FOLDER, InputError, check_output, std_path, suffix_of
 from hggdp_plugin.log import collected_log
 
 if TYPE_CHECKING:
     from hggdp_plugin.apps._recon_job import ReconJob
-    from hggdp_plugin.io import RawData
 
 _logger = logging.getLogger("hggdp_plugin.apps.recon")  # whose name is __main__ under python -m
 
@@ -90,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--calib-width", type=positive, metavar="N", help="width of the calibration region")
     _add_method_options(parser.add_argument_group("method"))
     _add_machine_options(parser.add_argument_group("machine"))
+    _add_cohort_options(parser.add_argument_group("cohort", "many files on several workers (needs the extra cluster)"))
     return parser
 
 
@@ -156,6 +155,19 @@ def _add_machine_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")
 
 
+def _add_cohort_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="reconstruct the files on Dask workers: local (of this machine), slurm (jobs), or the address of a "
+        "scheduler, tcp://HOST:PORT. A manifest, cohort.json, and a page, cohort.html, are written to --output-dir; "
+        "the same command again does what is missing or changed",
+    )
+    group.add_argument("--workers", type=positive, metavar="N", help="number of workers (local, slurm)")
+    group.add_argument("--memory-per-worker", metavar="SIZE", help="such as 4GB; a worker that needs more is restarted")
+    group.add_argument("--dry-run", action="store_true", help="show what would be done, and the job script of slurm")
+
+
 def _variance(text: str) -> float:
     if not 0 <= (value := float(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: give a variance, 0 or more")
@@ -177,6 +189,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _recon(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     _check_options(args)
+    if args.cluster:
+        set_quiet(args.quiet)
+        from hggdp_plugin.apps._recon_cohort import run_cohort
+
+        with log_to_file(args.log):
+            return run_cohort(args, _output)
     args.raw = [raw if str(raw) == PIPE else input_file(raw, "raw data or k-space", (".dat",)) for raw in args.raw]
     args.mps = input_file(args.mps, "coil maps") if args.mps else None
     args.coord = input_file(args.coord, "a trajectory") if args.coord else None
@@ -191,7 +209,7 @@ def _recon(argv: Sequence[str] | None) -> int:
             try:
                 with nullcontext() if output == PIPE else sole_writer(Path(output)), collected_log() as messages:
                     raw = read_input(args, path)
-                    _check_number_of_images(raw, output)
+                    check_number_of_images(raw, output)
                     _logger.info(raw.summary())
                     job = job or _job(args)
                     job.run(raw, path, output, messages, start)
@@ -218,6 +236,9 @@ def _check_options(args: argparse.Namespace) -> None:
         if getattr(args, option) is not None and len(args.raw) > 1:
             problem = f"there are {len(args.raw)} inputs"
             raise InputError(f"--{option}", problem, "give one, or choose names with --output-dir and --format")
+    if not args.cluster and (args.workers or args.memory_per_worker or args.dry_run):
+        problem = "--workers, --memory-per-worker and --dry-run need a cluster"
+        raise InputError("--cluster", problem, "choose one: --cluster local")
     if args.output is not None and (args.output_dir or args.format):
         raise InputError("--output", "--output-dir and --format name the image too", "give either")
     if args.samples_out is not None:
@@ -268,16 +289,6 @@ def _check_outputs(args: argparse.Namespace, outputs: list[str]) -> None:
             check_output(output, inputs=inputs, overwrite=args.overwrite)
             if args.uncertainty:
                 check_output(std_path(output), inputs=inputs, overwrite=args.overwrite)
-
-
-def _check_number_of_images(raw: "RawData", output: str) -> None:
-    n_images = math.prod(raw.frame_shape[:4]) * raw.image_shape.z
-    if suffix_of(output) == ".dcm" and n_images > 1:
-        raise InputError(
-            output,
-            f"there are {n_images} images, a DICOM file holds one",
-            f"give a folder ({Path(output).stem}{FOLDER})",
-        )
 
 
 if __name__ == "__main__":

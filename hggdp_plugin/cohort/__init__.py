@@ -1,0 +1,1 @@
+"""Many scans on many workers, with Dask: tasks, manifest, progress and a page that shows them all."""
