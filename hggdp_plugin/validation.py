@@ -75,7 +75,8 @@ def check_arguments(
         if not mps.any():
             raise ValueError(f"mps: all values are zero (shape {mps.shape}); estimate them from calibration data")
         if mps.shape[-ndim - 1 :] != (coils, *matrix) or mps.shape[: -ndim - 1] not in ((), batch):
-            raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}")
+            sets = "; of two sets give the first, mps[0]" if mps.shape == (2, coils, *matrix) else ""
+            raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}{sets}")
     if coord is None and ndim == 2 and coils_look_like_phase_encodings(y):
         raise ValueError(
             f"y: of shape {y.shape}, expected (..., coils, H, W); the energy is in the middle of the coil axis. Move "
