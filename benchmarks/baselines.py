@@ -26,11 +26,10 @@ def zero_filled(problem: Problem, weight: float = 0.0) -> np.ndarray:
     return A.H(problem.y * ramp)
 
 
-def sigpy_wavelet(problem: Problem, weight: float) -> np.ndarray:
+def sigpy_wavelet(problem: Problem, weight: float, iterations: int = 50) -> np.ndarray:
     """SigPy's L1-wavelet reconstruction; more than 50 iterations bring nothing."""
-    lamda = weight * _peak(problem)
-    app = mr.app.L1WaveletRecon(problem.y, problem.mps, lamda, coord=problem.coord, max_iter=50, show_pbar=False)
-    return app.run()
+    options = {"coord": problem.coord, "max_iter": iterations, "show_pbar": False}
+    return mr.app.L1WaveletRecon(problem.y, problem.mps, weight * _peak(problem), **options).run()
 
 
 def sigpy_tv(problem: Problem, weight: float) -> np.ndarray:

@@ -72,21 +72,25 @@ def child(repeats: int) -> None:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--repeats", type=int, default=5, help="timed evaluations (default 5)")
+    p.add_argument("--processors", nargs="+", choices=PROCESSORS, default=list(PROCESSORS), help="default: all")
     p.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    p.add_argument("--json", type=Path, help="file to write the figures to")
+    p.add_argument("--json", type=Path, help="file to write the figures to; those of other processors stay there")
     args = p.parse_args()
     if args.child:
         return child(args.repeats)
-    results = {}
-    for name, instructions in PROCESSORS.items():
+    stored = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    results: dict[str, dict[str, list[float]]] = stored.get("seconds", {})
+    for name in args.processors:
         command = [sys.executable, __file__, "--child", "--repeats", str(args.repeats)]
-        environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+        environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": PROCESSORS[name]}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         results[name] = json.loads(done.stdout.splitlines()[-1])
-    rows = {way: [seconds for one in results.values() for seconds in one[way]] for way in results["AVX2"]}
-    columns = [f"{name}, {kind} (s)" for name in results for kind in ("evaluation", "first")]
-    print_table(columns, rows)
-    report(args, {"columns": columns, "seconds": rows})
+    ways = list(next(iter(results.values())))
+    print_table(
+        [f"{name}, {kind} (s)" for name in results for kind in ("evaluation", "first")],
+        {way: [f"{seconds:.3f}" for one in results.values() for seconds in one[way]] for way in ways},
+    )
+    report(args, {"seconds": results})
 
 
 if __name__ == "__main__":

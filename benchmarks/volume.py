@@ -54,20 +54,21 @@ class Stopwatch:
     Time of other threads than the main one is divided by their number.
     """
 
-    def __init__(self, n_threads: int = 1) -> None:
+    def __init__(self, n_threads: int = 1, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: dict[str, float] = {}
-        self.n_threads, self._lock, self._of_thread = n_threads, threading.Lock(), threading.local()
+        self.clock, self.n_threads = clock, n_threads
+        self._lock, self._of_thread = threading.Lock(), threading.local()
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             stack = vars(self._of_thread).setdefault("stack", [])
             stack.append(0.0)
-            start = time.perf_counter()
+            start = self.clock()
             try:
                 return function(*args, **kwargs)
             finally:
-                elapsed = time.perf_counter() - start
+                elapsed = self.clock() - start
                 share = 1 if threading.current_thread() is threading.main_thread() else self.n_threads
                 with self._lock:
                     self.seconds[part] = self.seconds.get(part, 0) + (elapsed - stack.pop()) / share
@@ -92,19 +93,20 @@ class Stopwatch:
 
 def ours(raw: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Seconds of the parts of ``hggdp recon``, and of the network alone for as many slices."""
-    start = time.perf_counter()
+    total, clock = (time.process_time, time.thread_time) if args.cpu else (time.perf_counter, time.perf_counter)
+    start = total()
     from hggdp_plugin.apps.recon import main
 
-    watch = Stopwatch(allowed_cores())
+    watch = Stopwatch(1 if args.cpu else allowed_cores(), clock)
     for part, functions in PARTS.items():
         for where in functions:
             watch.patch(part, where)
-    watch.seconds["imports"] = time.perf_counter() - start
+    watch.seconds["imports"] = total() - start
     command = [str(raw), "-o", str(folder / "ours.npy"), "--overwrite", "-q"]
     command += ["--float32"] if args.float32 else []
     if main([*command, *(["--prior", args.prior] if args.prior else [])]):
         raise SystemExit(1)
-    seconds = time.perf_counter() - start
+    seconds = total() - start
     parts = {part: watch.seconds.get(part, 0.0) for part in ("imports", *PARTS)}
     return {**parts, "rest": seconds - sum(parts.values()), "total": seconds, "network alone": network_alone(args)}
 
@@ -124,7 +126,9 @@ def network_alone(args: argparse.Namespace) -> float:
 
     def evaluate(_: int) -> float:
         network_seconds(prior, size, sp.cpu_device, 1)
-        return network_seconds(prior, size, sp.cpu_device, evaluations)
+        start = time.thread_time()
+        wall = network_seconds(prior, size, sp.cpu_device, evaluations)
+        return n * (time.thread_time() - start) if args.cpu else wall
 
     seconds = sum(side_by_side(evaluate, range(n), n, lambda: None)) / n
     return seconds / (n * size * evaluations) * NoiseSchedule.fast().evaluations * args.slices
@@ -137,7 +141,7 @@ def bart(raw: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     from hggdp_plugin import io
     from hggdp_plugin.io.cfl import write_cfl
 
-    watch = Stopwatch()
+    watch = Stopwatch(clock=time.process_time if args.cpu else time.perf_counter)
     ksp = io.read_raw(raw).ksp.reshape(args.slices, args.coils, 1, args.size, args.size)
     for one in ksp[: args.timed]:
         write_cfl(folder / "ksp.cfl", np.ascontiguousarray(one))
@@ -161,7 +165,7 @@ def sigpy(raw: Path, folder: Path, args: argparse.Namespace) -> dict[str, float]
         app = mr.app.L1WaveletRecon(one, mps, LAMDA * scale, max_iter=args.iterations, show_pbar=False)
         return app.run()
 
-    watch = Stopwatch()
+    watch = Stopwatch(clock=time.process_time if args.cpu else time.perf_counter)
     ksp = io.read_raw(raw).ksp.reshape(args.slices, args.coils, args.size, args.size)
     for one in ksp[: args.timed]:
         watch.timed("reconstruction", wavelet)(one, watch.timed("coil maps", maps)(one))
@@ -187,7 +191,7 @@ def in_child(method: str, raw: Path, folder: str, args: argparse.Namespace) -> t
     """Seconds by part, CPU seconds of the process and its peak memory in GiB."""
     options = [f"--{name}={getattr(args, name)}" for name in ("slices", "coils", "size", "timed", "iterations")]
     options += [f"--prior={args.prior}"] if args.prior else []
-    options += ["--float32"] if args.float32 else []
+    options += [f"--{name}" for name in ("float32", "cpu") if getattr(args, name)]
     command = [sys.executable, __file__, *options, "--child", method, str(raw), folder]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -225,12 +229,17 @@ def main() -> None:
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which to measure (default all)"
     )
     p.add_argument("--float32", action="store_true", help="run the network in float32, not bfloat16")
+    p.add_argument("--cpu", action="store_true", help="CPU seconds, for a machine that is not idle")
     p.add_argument("--raw", type=Path, help="raw file to use, written if it is not there (default: a temporary one)")
     p.add_argument("--child", nargs=3, metavar=("METHOD", "RAW", "FOLDER"), help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.child:
         method, raw, folder = args.child
         configure_threads()
+        if args.cpu and has_bart():
+            import bartorch
+
+            bartorch.set_num_threads(1)
         print(json.dumps(METHODS[method](Path(raw), Path(folder), args)))
         return
     names = [name for name in args.methods if name != "bart" or has_bart()]

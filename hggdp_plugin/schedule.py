@@ -237,6 +237,19 @@ class NoiseSchedule:
         return cls(geometric(sigma_max, sigma_min, levels), 1, FewStep(eta, momentum, random_flips), from_data)
 
     @classmethod
+    def quick(cls, levels: int = 10, sigma_max: float = 0.15, sigma_min: float = 0.01) -> "NoiseSchedule":
+        """Return :meth:`fast` with as few levels as several coils need.
+
+        ``docs/performance.md`` shows what it costs and gains (``benchmarks/quick.py``).
+
+        Args:
+            levels (int): Noise levels.
+            sigma_max (float): First noise level.
+            sigma_min (float): Last noise level.
+        """
+        return cls.fast(levels, sigma_max, sigma_min)
+
+    @classmethod
     def posterior(
         cls, levels: int = 50, steps: int = 1, sigma_max: float = 0.3, sigma_min: float = 0.005
     ) -> "NoiseSchedule":

@@ -51,6 +51,13 @@ def test_the_posterior_schedule_evaluates_the_network_twice_a_step():
         Gibbs(0.5)
 
 
+def test_the_quick_schedule_is_the_fast_one_with_fewer_levels():
+    quick, fast = NoiseSchedule.quick(), NoiseSchedule.fast()
+    assert quick.evaluations <= 10 < fast.evaluations
+    assert quick.rule == fast.rule
+    assert len(NoiseSchedule.quick(levels=6)) == 6
+
+
 def test_the_fast_schedule_has_one_step_a_level():
     schedule = NoiseSchedule.fast(levels=7)
     assert len(schedule) == len(schedule.sigmas) == 7

@@ -73,8 +73,10 @@ class ReconJob:
             if args.schedule == "posterior":
                 return NoiseSchedule.posterior(**options)
             if "steps" in options:
-                raise ValueError("--steps requires --schedule hggdp or posterior; fast makes one step per level")
-            return NoiseSchedule.fast(**options)
+                raise ValueError(
+                    f"--steps requires --schedule hggdp or posterior; {args.schedule} makes one step per level"
+                )
+            return NoiseSchedule.quick(**options) if args.schedule == "quick" else NoiseSchedule.fast(**options)
 
     def run(
         self,
