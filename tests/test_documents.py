@@ -62,3 +62,16 @@ def test_example():
     for method, name in names.items():
         assert f"{name} {measured['methods'][method]['psnr']:.1f} dB" in caption
     assert f"takes {measured['seconds']:.0f} s" in caption
+
+
+def test_coil_maps():
+    measured = results("maps")
+    for name, cells in table("docs/performance.md", "CPU seconds", "to SigPy's maps").items():
+        case = measured["maps"][name]
+        seconds = [f"{case['cpu_seconds'][method]:.2f}" for method in ("ours", "SigPy", "BART")]
+        pairs = ("ours, SigPy", "ours, BART", "SigPy, BART")
+        assert list(cells.values()) == [*seconds, *(f"{100 * case['distance'][pair]['rms']:.2f} %" for pair in pairs)]
+    for name, cells in table("docs/performance.md", "PSNR (dB)", "SigPy's maps").items():
+        scan, sampling = name.rsplit(", ", 1)
+        case = measured["reconstructions"][scan][sampling]
+        assert list(cells.values()) == [f"{case[method]:.2f}" for method in ("ours", "SigPy", "BART")]

@@ -108,8 +108,7 @@ def _add_method_options(group: argparse._ArgumentGroup) -> None:
         "--schedule",
         choices=("fast", "quick", "hggdp", "posterior"),
         default="fast",
-        help="one step per level: fast (25 levels) or quick (10, for several coils), the published 10 x 80, or draws from"
-        " the posterior",
+        help="one step per level, fast (25 levels) or quick (10); the published 10 x 80; draws from the posterior",
     )
     group.add_argument("-N", "--levels", type=positive, help="noise levels")
     group.add_argument("-K", "--steps", type=positive, help="steps per level (hggdp and posterior)")
