@@ -23,9 +23,8 @@ from baselines import bart_wavelet, best, sigpy_wavelet
 from common import Rows, has_bart, in_parallel, machine, parser, print_table
 from scans import Case, Problem, set_aside, simulate
 
-from hggdp_plugin import HGGDPRecon, NoiseSchedule, load_prior
+from hggdp_plugin import HGGDPRecon, NoiseSchedule, bundled_priors, load_prior
 from hggdp_plugin.allocator import keep_freed_memory
-from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.metrics import score
 
 LEVELS, ITERATIONS = (6, 8, 10, 12, 25), (20, 50, 100)
@@ -140,8 +139,10 @@ def draw(table: dict[str, list[Any]], path: Path) -> None:
 
 def main() -> None:
     p = parser(__doc__, prior=False)
-    p.add_argument("--prior", nargs="+", default=[DEFAULT_PRIOR], help="priors to measure, names or files")
-    p.add_argument("--most", type=int, default=1, help="slices of each domain (default 1)")
+    p.add_argument(
+        "--prior", nargs="+", default=bundled_priors(), help="priors, names or files (default: the bundled ones)"
+    )
+    p.add_argument("--most", type=int, default=2, help="slices of each domain (default 2)")
     p.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     p.add_argument("--minutes", type=float, help="start nothing more after this time")
     p.add_argument("--time", type=int, nargs="?", const=5, metavar="REPEATS", help="measure the seconds only")

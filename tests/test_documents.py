@@ -75,3 +75,21 @@ def test_coil_maps():
         scan, sampling = name.rsplit(", ", 1)
         case = measured["reconstructions"][scan][sampling]
         assert list(cells.values()) == [f"{case[method]:.2f}" for method in ("ours", "SigPy", "BART")]
+
+
+def test_volume():
+    measured = results("volume")
+    for part, cells in table("docs/performance.md", "seconds a slice", "a batch on each core").items():
+        for column, method in {"one batch at a time": "one batch at a time", "a batch on each core": "ours"}.items():
+            is_memory = part.startswith("peak")
+            value = measured[method][part] if is_memory else measured[method]["seconds"][part] / measured["slices"]
+            assert cells[column] == (f"{value:.2f}" if is_memory else f"{value:.3f}")
+
+
+def test_few_steps():
+    rows = results("quick")["rows"]
+    for label, cells in table("docs/performance.md", "PSNR (dB)", "8 coils, Poisson R=6").items():
+        for column, psnr in cells.items():
+            coils, sampling = column.replace("8 coils", "coils").split(", ")
+            values = [row[label] for key, row in rows.items() if f", {coils}, " in key and sampling in key]
+            assert psnr == f"{sum(values) / len(values):.2f}"
