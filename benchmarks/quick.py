@@ -139,9 +139,7 @@ def draw(table: dict[str, list[Any]], path: Path) -> None:
 
 def main() -> None:
     p = parser(__doc__, prior=False)
-    p.add_argument(
-        "--prior", nargs="+", default=bundled_priors(), help="priors, names or files (default: the bundled ones)"
-    )
+    p.add_argument("--prior", nargs="+", default=bundled_priors(), help="names or files (default: the bundled ones)")
     p.add_argument("--most", type=int, default=2, help="slices of each domain (default 2)")
     p.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     p.add_argument("--minutes", type=float, help="start nothing more after this time")
