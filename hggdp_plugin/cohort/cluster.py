@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from hggdp_plugin import __version__
+from hggdp_plugin.cohort.work import installed_version
 from hggdp_plugin.io.files import InputError
 from hggdp_plugin.threads import allowed_cores
 
@@ -98,6 +100,7 @@ def connected(options: ClusterOptions) -> Iterator["Client"]:
     if options.kind not in (LOCAL, SLURM):
         client = reconnect(options.kind)
         with client:
+            _check_versions(client)
             _announce(client, options)
             yield client
         return
@@ -219,8 +222,20 @@ def _slurm_cluster(options: ClusterOptions) -> "JobQueueCluster":
     )
 
 
+def _check_versions(client: "Client") -> None:
+    """Refuse workers that would make other images, or none."""
+    try:
+        found = set(client.run(installed_version).values())
+    except Exception as error:  # whatever importing the package raises there
+        problem = f"its workers cannot use this package ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise InputError("--cluster", problem, "install it there") from None
+    if others := found - {__version__}:
+        problem = f"its workers have version {', '.join(sorted(others))} of this package, here it is {__version__}"
+        raise InputError("--cluster", problem, "install the same version everywhere")
+
+
 def _announce(client: "Client", options: ClusterOptions) -> None:
-    workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    workers = len(client.nthreads())
     there = f"{workers} workers" if options.kind != SLURM else f"{options.workers} jobs submitted"
     if find_spec("bokeh"):
         _logger.info("Cluster: %s; dashboard %s.", there, client.dashboard_link)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hggdp_plugin import __version__
 from hggdp_plugin.memory import limit_memory
 
 #: A worker runs one task at a time, whatever the number of its threads: its memory is planned for one.
@@ -118,6 +119,11 @@ def sha256_of(path: str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
         return digest.hexdigest()
+
+
+def installed_version() -> str:
+    """Return the version of this package, for a client that asks its workers."""
+    return __version__
 
 
 def _prepare_process() -> str:

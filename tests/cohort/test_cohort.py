@@ -162,6 +162,12 @@ def test_options_that_do_not_fit(options, problem, scans, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_workers_of_another_version_are_refused(recon, monkeypatch, capsys):
+    monkeypatch.setattr(cohort_cluster, "__version__", "9.9")
+    assert recon("a.npy") == 2
+    assert "here it is 9.9; install the same version everywhere" in capsys.readouterr().err
+
+
 def test_an_existing_image_of_another_origin_is_kept(scans, tmp_path, capsys):
     (tmp_path / "a_hggdp.npy").write_text("precious")
     command = [str(scans / "a.npy"), "--output-dir", str(tmp_path), *method(scans), "--cluster", "local"]
