@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
             "radial.py",
             "kooshball.py",
             "cine.py",
+            "uncertainty.py",
             "raw_file.py",
             "prior_as_prox.py",
             "own_prior.py",
