@@ -121,7 +121,7 @@ class Client:
     """What a scanner does: sends a scan, then reads what comes back."""
 
     def __init__(self, port: int, header: str, parameters: dict | None = None) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=300)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=600)
         self.socket.sendall(struct.pack("<H1024s", CONFIG_FILE, b"hggdp_plugin.apps.fire"))
         for identifier, text in ((HEADER, header), (TEXT, json.dumps({"parameters": parameters or {}}))):
             data = f"{text}\0".encode()

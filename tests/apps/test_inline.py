@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,9 @@ from hggdp_plugin.simulation import head_phantom
 with warnings.catch_warnings():
     import ismrmrd
 
+#: How the container starts the server: with PyTorch imported once for all processes.
+SERVE = Path(__file__).parents[2] / "examples" / "inline" / "serve.py"
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server of these tests forks")
 
 
@@ -31,9 +36,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server of t
 def server(folder, **environment):
     """A server in a process of its own: its port, and a function that returns its log."""
     path = folder / "log"
+    shutil.copy(SERVER, folder / "main.py")
     with open(path, "w") as log:
         process = subprocess.Popen(
-            [sys.executable, SERVER],
+            [sys.executable, SERVE],
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
