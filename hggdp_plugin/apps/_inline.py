@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 IDLE_SECONDS, IDLE_VARIABLE = 600, "HGGDP_IDLE_SECONDS"
 #: Largest stream in bytes that is kept; the environment variable overrides it. None: what fits into the memory.
 MAX_BYTES_VARIABLE = "HGGDP_MAX_STREAM_BYTES"
-#: Peak memory of a reconstruction, as a multiple of the bytes received (benchmarks/inline.py).
+#: Memory that a scan may need, as a multiple of the bytes received: itself, then k-space of image and calibration while
+#: it is sorted. The arrays of a reconstruction adapt to the memory that is free. Measured: benchmarks/inline.py.
 PEAK_FACTOR = 3.5
 #: Bytes between two looks at the free memory.
 CHECK_BYTES = 1 << 25
