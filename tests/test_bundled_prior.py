@@ -11,7 +11,9 @@ from hggdp_plugin import HGGDPRecon, bundled_priors, load_prior
 from hggdp_plugin.checkpoint import PRIORS
 from hggdp_plugin.io import read_raw
 from hggdp_plugin.metrics import psnr, score
+from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.simulation import head_phantom
+from hggdp_plugin.uncertainty import QUICK, stored_factor
 from hggdp_plugin.volume.calibration import estimate_maps
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "phantom.h5"
@@ -57,3 +59,11 @@ def test_the_example_is_better_than_sense():
     sense = mr.app.SenseRecon(ksp, mps, lamda=0.01, show_pbar=False).run()
     ours = HGGDPRecon(ksp, mps, noise_var=1.0, show_pbar=False).run()
     assert score(abs(ours), reference).psnr > score(abs(sense), reference).psnr + 3
+
+
+@pytest.mark.parametrize("sampling", ["lines", "points", "non-Cartesian"])
+def test_error_maps_of_the_default_are_calibrated(sampling):
+    factor = stored_factor(load_prior(), f"{sampling}, coils", NoiseSchedule.fast(), QUICK)
+    assert 1 < factor.factor < 2
+    assert factor.quantiles["50"] < factor.quantiles["80"] < factor.quantiles["95"]
+    assert factor.n_slices >= 3

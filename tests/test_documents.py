@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from hggdp_plugin.checkpoint import prior_file
+from hggdp_plugin.conformal import read_calibration
+
 ROOT = Path(__file__).parents[1]
 #: Columns and rows of the paper's Table I as benchmarks/table1.py names them.
 COLUMNS = {f"radial {percent} %": f"radial_{percent:03d}" for percent in (30, 25, 20, 10, 15)}
@@ -93,3 +96,18 @@ def test_few_steps():
             coils, sampling = column.replace("8 coils", "coils").split(", ")
             values = [row[label] for key, row in rows.items() if f", {coils}, " in key and sampling in key]
             assert psnr == f"{sum(values) / len(values):.2f}"
+
+
+def test_error_maps():
+    rows = results("calibration")["rows"]
+    factors = read_calibration(prior_file("brain-t2")).families
+    shown = table("docs/uncertainty.md", "scan, sampling", "sparsification")
+    assert shown.pop("mean")
+    for name, cells in shown.items():
+        scan, sampling = name.split(", ", 1)
+        (row,) = (row for key, row in rows.items() if key.startswith(f"{scan}, coils, {sampling}, "))
+        measured = row["brain-t2, bootstrap"]
+        predicted, true = measured["rms"]
+        assert cells["ratio, raw"] == f"{predicted / true:.2f}"
+        assert cells["ratio"] == f"{factors[measured['family']].factor * predicted / true:.2f}"
+        assert cells["correlation"] == f"{measured['correlation']:.2f}"
