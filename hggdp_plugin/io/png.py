@@ -12,7 +12,8 @@ def write_png(
 
     Args:
         path (Path): The file.
-        magnitude (array): Image (..., slice, y, x). Of a single column per slice, the plane (slice, y) is shown.
+        magnitude (array): Image (..., slice, y, x). Of a single column or row per slice, the plane (slice, y) or
+            (slice, x) is shown.
         window (tuple of float): Lower and upper end of the gray scale.
         history (str): How the image was made.
         transpose (bool): Whether the first axis of a plane runs to the right instead of down, as in ``bart toimg``.

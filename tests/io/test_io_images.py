@@ -186,6 +186,21 @@ def test_png(tmp_path, stack):
         io.write_image(tmp_path / "complex.png", image, complex_=True)
 
 
+@pytest.mark.parametrize(
+    ("shape", "plane"),
+    [((24, 30, 1), (24, 30)), ((24, 1, 30), (24, 30)), ((1, 24, 30), (24, 30)), ((1, 24, 1), (24, 1))],
+)
+def test_png_of_a_volume_of_lines_is_their_plane(tmp_path, shape, plane):
+    pytest.importorskip("matplotlib")
+    from matplotlib import image as mpl
+
+    image = np.random.default_rng(0).random(shape, np.float32)
+    io.write_image(tmp_path / "image.png", image)
+    pixels = mpl.imread(tmp_path / "image.png")[..., 0]
+    assert pixels.shape == plane
+    assert np.corrcoef(pixels.ravel(), image.ravel())[0, 1] > 0.99
+
+
 class TestTargets:
     """Where an image may be written, and what happens to what is there."""
 
