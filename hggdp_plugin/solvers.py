@@ -14,6 +14,8 @@ from hggdp_plugin._typing import Array
 CHEBYSHEV_INTERVAL_RATIO = 0.1
 #: Smallest value of a preconditioner relative to its maximum. Smaller ones are mostly rounding error.
 PRECONDITIONER_FLOOR = 1e-3
+#: Smallest interval of Chebyshev's iteration relative to its upper end: one point would divide by zero.
+MIN_SPREAD = 1e-6
 
 Operator = Callable[[Array], Array]
 
@@ -106,8 +108,11 @@ class ChebyshevIteration(sp.alg.Alg):
         self, A: Operator, b: Array, lower_bound: float | Array, upper_bound: float | Array, max_iter: int
     ) -> None:
         self.A, self.r = A, b
-        self.radius = (upper_bound - lower_bound) / 2
-        self.ratio = (upper_bound + lower_bound) / (upper_bound - lower_bound)
+        spread = upper_bound - lower_bound
+        floor = MIN_SPREAD * upper_bound
+        spread = spread + (spread < floor) * (floor - spread)
+        self.radius = spread / 2
+        self.ratio = (upper_bound + lower_bound) / spread
         self.rho = 1 / self.ratio
         self.device = sp.get_device(b)
         with self.device:

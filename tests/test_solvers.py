@@ -6,7 +6,7 @@ import sigpy as sp
 from helpers import complex_array, random_hermitian
 from sigpy.alg import ConjugateGradient
 
-from hggdp_plugin.solvers import BatchConjugateGradient, ChebyshevIteration, Diagonal
+from hggdp_plugin.solvers import BatchConjugateGradient, ChebyshevIteration, Diagonal, run
 
 
 @pytest.fixture
@@ -129,3 +129,11 @@ def test_the_preconditioner_of_an_item_does_not_depend_on_the_others():
     P = Diagonal(F, np.linspace(1e-5, 1, 20, dtype=np.float32).reshape(4, 5)).preconditioner(weight)
     alone = Diagonal(sp.linop.Identity((1, 4, 5)), np.linspace(1e-5, 1, 20, dtype=np.float32).reshape(4, 5))
     np.testing.assert_array_equal(P(r)[:1], alone.preconditioner(weight[:1])(r[:1]))
+
+
+def test_chebyshev_with_equal_bounds_solves_a_multiple_of_the_identity():
+    b = np.arange(1, 5, dtype=np.complex64)[None]
+    upper = np.full((1, 1), 2, np.float32)
+    x = run(ChebyshevIteration(lambda v: 2 * v, b, upper, upper, 2))
+    assert x.dtype == np.complex64
+    np.testing.assert_allclose(x, b / 2, rtol=1e-5)

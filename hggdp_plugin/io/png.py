@@ -60,6 +60,8 @@ def _mosaic(values: np.ndarray, transpose: bool) -> np.ndarray:
     """Arrange slices and frames (..., slice, y, x) side by side in one plane."""
     if values.shape[-1] == 1 < values.shape[-3]:
         values = values[..., 0][..., None, :, :]
+    elif values.shape[-2] == 1 < values.shape[-3]:
+        values = values[..., 0, :][..., None, :, :]
     if transpose:
         values = values.swapaxes(-2, -1)
     tiles = values.reshape(-1, *values.shape[-2:])

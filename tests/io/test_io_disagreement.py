@@ -174,3 +174,18 @@ def test_lines_without_counters_are_refused(tmp_path, images):
     lines = [acquisition(line) for line in kspace(images).swapaxes(0, 1)]
     with pytest.raises(io.InputError, match="all 48 image acquisitions have kspace_encode_step_1 0, the matrix has 48"):
         io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1))), lines))
+
+
+def test_a_field_of_view_beyond_the_encoded_one_is_warned_of(tmp_path, images, caplog):
+    xml = header(encoding((N, N, 1), ef=(N, N / 2, 1), rf=(N, N, 1)))
+    io.read_raw(write(tmp_path / "a.h5", xml, image_acqs(kspace(images))))
+    (warning,) = warnings_of(caplog)
+    assert "along y is 48 mm in the header, beyond the encoded 24 mm" in warning
+
+
+def test_a_frame_that_is_cut_off_is_warned_of(tmp_path, images, caplog):
+    ksp = kspace(images)
+    lines = image_acqs(ksp) + image_acqs(ksp, idx={"repetition": 1}) + image_acqs(ksp[:, :20], idx={"repetition": 2})
+    io.read_raw(write(tmp_path / "a.h5", header(encoding((N, N, 1))), lines))
+    (warning,) = warnings_of(caplog)
+    assert "1 of 3 frames have less than half of the readouts of the others (20 to 48)" in warning

@@ -18,6 +18,8 @@ _logger = logging.getLogger(__name__)
 
 #: Distance in samples between even and odd readouts that measurements without alternating direction do not have.
 MAX_PARITY_SHIFT = 0.4
+#: Part of the usual number of readouts that a frame has at least.
+MIN_COMPLETE = 0.5
 #: Correlation of image and calibration lines from which on they belong together, and difference of equal gains from 1.
 MIN_CORRELATION, EQUAL_GAIN = 0.8, 0.1
 
@@ -43,9 +45,17 @@ def read_cartesian(measurement: Measurement) -> RawData:
         image, calib = _fill(measurement, plan, None)
     _warn_of_lost_samples(measurement, plan)
     frames, encoding = measurement.frames, plan.encoding
-    filled = len(np.unique(frames.number[measurement.classes.image]))
-    if empty := frames.n_frames - filled:
+    _, counts = np.unique(frames.number[measurement.classes.image], return_counts=True)
+    if empty := frames.n_frames - len(counts):
         _logger.warning("%d of %d frames have no acquisitions: they are zero.", empty, frames.n_frames)
+    if incomplete := int((counts < MIN_COMPLETE * np.median(counts)).sum()):
+        _logger.warning(
+            "%d of %d frames have less than half of the readouts of the others (%d to %d).",
+            incomplete,
+            frames.n_frames,
+            counts.min(),
+            counts.max(),
+        )
     calib_ksp, calib_mask = _calibration(measurement, plan, image, calib)
     return RawData(
         ksp=image.array,

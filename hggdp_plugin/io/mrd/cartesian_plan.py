@@ -184,7 +184,7 @@ def plan_cartesian(measurement: Measurement) -> CartesianPlan:
     kz = matrix_index(idx["kspace_encode_step_2"], encoding.kz_center, nz) if is_3d else np.zeros(len(idx), np.int64)
     ky = matrix_index(idx["kspace_encode_step_1"], encoding.ky_center, ny)
     readout = Readout(nx, min(nx, encoding.fov_shape.x), is_3d)
-    if ny > 1 and not is_3d and not np.ptp(ky[classes.image]):
+    if ny > 1 < classes.image.sum() and not is_3d and not np.ptp(ky[classes.image]):
         step = int(idx["kspace_encode_step_1"][classes.image][0])
         raise InputError(
             acquisitions.location,

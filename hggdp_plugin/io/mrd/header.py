@@ -17,6 +17,8 @@ ENCODING_STEPS = ("kspace_encoding_step_1", "kspace_encoding_step_2")
 MAX_FOV = 1e5
 #: Largest plausible ratio of recon matrix to encoded matrix.
 MAX_ZOOM = 8
+#: Ratio of recon to encoded field of view up to which they count as equal.
+FOV_EXCESS = 1.05
 #: Range of plausible relative receiver noise bandwidths.
 BANDWIDTH_RANGE = (0.1, 10.0)
 
@@ -138,6 +140,16 @@ def _encoding(node: ET.Element, where: str) -> Encoding:
             f"the recon matrix {recon.matrix[::-1]} is far beyond the encoded one {encoded.matrix[::-1]}",
             "correct the matrix sizes",
         )
+    for axis in ("x", "y"):
+        inner, outer = getattr(recon.fov, axis), getattr(encoded.fov, axis)
+        if inner > FOV_EXCESS * outer:
+            _logger.warning(
+                "The field of view of the image along %s is %g mm in the header, beyond the encoded %g mm:"
+                " the rest is zero.",
+                axis,
+                inner,
+                outer,
+            )
     trajectory = (node.findtext("trajectory") or "").strip().lower()
     limits = node.find("encodingLimits")
     ky_center, kz_center = (_center(limits, step, where) for step in ENCODING_STEPS)
