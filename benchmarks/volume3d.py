@@ -21,7 +21,7 @@ import sigpy.mri as mr
 from common import parser, peak_memory, print_table, report
 
 from hggdp_plugin import HGGDPRecon, NoiseSchedule
-from hggdp_plugin.linops import Sense, slicings
+from hggdp_plugin.linops import Sense, slice_stacks
 from hggdp_plugin.metrics import score
 from hggdp_plugin.random import complex_normal
 from hggdp_plugin.simulation import head_phantom
@@ -86,7 +86,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         return max(images, key=lambda image: scores(image, truth)["PSNR (dB)"])
 
     def axial() -> np.ndarray:
-        with patch("hggdp_plugin.sampling.slicings", lambda shape: slicings(shape)[:1]):
+        with patch("hggdp_plugin.sampling.slice_stacks", lambda shape: slice_stacks(shape)[:1]):
             return ours()
 
     methods = {"gridded": lambda: gridded(*scan), "least squares (SigPy)": lambda: sigpy_sense(*scan)}

@@ -8,7 +8,7 @@ import sigpy as sp
 
 from hggdp_plugin._typing import Array, RandomGenerator
 from hggdp_plugin.alg import AnnealedLangevin, HGGDPSampler
-from hggdp_plugin.linops import Replicate, flips, slicings
+from hggdp_plugin.linops import Replicate, flips, slice_stacks
 from hggdp_plugin.posterior import SplitGibbs
 from hggdp_plugin.prior import ScorePrior
 from hggdp_plugin.problem import SenseProblem
@@ -68,7 +68,7 @@ def build_sampler(
     if isinstance(rule, Langevin) and K > 1:
         prox = _on_views(consistency, R, K)
         return AnnealedLangevin(prior.denoise_views, prox, R(start), schedule, rng, n_batch_axes)
-    slices = slicings(start.shape) if problem.ndim == 3 else [sp.linop.Identity(start.shape)]
+    slices = slice_stacks(start.shape) if problem.ndim == 3 else [sp.linop.Identity(start.shape)]
     orientations = cycle([[T * S for T in flips(S.oshape)] if rule.random_flips else [S] for S in slices])
     order = np.random.default_rng(seed)
 

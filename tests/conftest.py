@@ -13,6 +13,9 @@ from helpers import smooth_maps
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.prior import ScorePrior
 
+#: Only for fixtures: as modules with doctests, two files of one name would clash.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 
 def missing_gpu() -> str | None:
     """Why the tests marked cuda cannot run here, or None."""

@@ -26,7 +26,7 @@ def flips(ishape: Sequence[int]) -> list[sp.linop.Linop]:
     return linops
 
 
-def slicings(ishape: Sequence[int]) -> list[sp.linop.Linop]:
+def slice_stacks(ishape: Sequence[int]) -> list[sp.linop.Linop]:
     """Return the three ways to see volumes as stacks of slices, as unitary Linops: an axis before the other two.
 
     Args:
@@ -36,7 +36,7 @@ def slicings(ishape: Sequence[int]) -> list[sp.linop.Linop]:
         list of Linop: From volumes to slices (..., D, H, W), (..., H, D, W) and (..., W, D, H).
 
     Example:
-        >>> [tuple(T.oshape) for T in slicings((2, 3, 5))]
+        >>> [tuple(T.oshape) for T in slice_stacks((2, 3, 5))]
         [(2, 3, 5), (3, 2, 5), (5, 2, 3)]
     """
     n = len(ishape)

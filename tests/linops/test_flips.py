@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hggdp_plugin.linops import flips, slicings
+from hggdp_plugin.linops import flips, slice_stacks
 
 
 @pytest.mark.parametrize("k", range(8))
@@ -23,7 +23,7 @@ def test_there_are_eight():
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("batch", [(), (2,)])
 def test_volumes_as_slices(axis, batch, device, check_linop):
-    T = slicings((*batch, 3, 4, 5))[axis]
+    T = slice_stacks((*batch, 3, 4, 5))[axis]
     check_linop(T, (*batch, 3, 4, 5), (*batch, *((3, 4, 5), (4, 3, 5), (5, 3, 4))[axis]), device)
     x = device.xp.arange(60 * int(np.prod(batch))).reshape(*batch, 3, 4, 5) * (1 + 1j)
     assert (T(x)[..., 1, :, :] == x.take(1, axis=axis - 3)).all()

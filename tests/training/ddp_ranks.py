@@ -14,22 +14,24 @@ from hggdp_plugin.apps.train import main
 from hggdp_plugin.training import run
 from hggdp_plugin.training.module import ScoreTraining
 
-folder, stop_at = Path(sys.argv[1]), int(sys.argv[2])
-rank = int(os.environ.get("LOCAL_RANK", 0))
-fit, step = run.fit, ScoreTraining.training_step
+
+def start(folder: Path, stop_at: int, arguments: list[str]) -> int:
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    fit, step = run.fit, ScoreTraining.training_step
+
+    def noted(module, config):
+        result = fit(module, config)
+        torch.save(module.model.state_dict(), folder / f"rank{rank}.pt")
+        return result
+
+    def stopped(self, *args):
+        if rank == 1 and self.global_step + 1 == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)
+
+    run.fit, ScoreTraining.training_step = noted, stopped
+    return main(arguments)
 
 
-def noted(module, config):
-    result = fit(module, config)
-    torch.save(module.model.state_dict(), folder / f"rank{rank}.pt")
-    return result
-
-
-def stopped(self, *args):
-    if rank == 1 and self.global_step + 1 == stop_at:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return step(self, *args)
-
-
-run.fit, ScoreTraining.training_step = noted, stopped
-sys.exit(main(sys.argv[3:]))
+if __name__ == "__main__":
+    sys.exit(start(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
