@@ -8,7 +8,7 @@ of the same domain in reach.h5; the held-out error is that of the command, relat
     python benchmarks/adaptation.py --json adaptation.json
     python benchmarks/adaptation.py --json adaptation.json --tables
 
-What the JSON file has is not measured again. Steps and learning rate were chosen on ``--set-aside``.
+What the JSON file has is not measured again. ``--set-aside`` is for choosing steps and learning rate.
 """
 
 import time

@@ -111,3 +111,17 @@ def test_error_maps():
         assert cells["ratio, raw"] == f"{predicted / true:.2f}"
         assert cells["ratio"] == f"{factors[measured['family']].factor * predicted / true:.2f}"
         assert cells["correlation"] == f"{measured['correlation']:.2f}"
+
+
+def test_reach():
+    """Every table of the page is one that a benchmark wrote; its name is in the upper left corner."""
+    measured: dict[str, Any] = {}
+    for name in ("reach", "selfcheck", "robustness", "adaptation"):
+        if (ROOT / "benchmarks/results" / f"{name}.json").exists():
+            measured |= results(name).get("tables", {})
+    page = (ROOT / "docs/reach.md").read_text()
+    corners = [line.split("|")[1].strip() for line in re.findall(r"(\|.*)\n\|---", page)]
+    assert corners
+    for corner in corners:
+        column = next(iter(next(iter(measured[corner].values()))))
+        assert table("docs/reach.md", corner, column) == measured[corner]

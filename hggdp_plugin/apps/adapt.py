@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, help="prior to write, .safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--prior", help="prior to start from, a bundled name or a file (default: the bundled one)")
-    parser.add_argument("--steps", type=positive, default=300, help="training steps (default %(default)s)")
+    parser.add_argument("--steps", type=positive, default=200, help="training steps (default %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-4, help="peak learning rate (default %(default)s)")
     parser.add_argument(
         "--slices", type=positive, default=24, help="slices to learn from at most, evenly spaced (default %(default)s)"

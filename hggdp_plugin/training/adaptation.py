@@ -67,7 +67,7 @@ def adapt(
     network: ScoreNetwork,
     slices: Sequence[SliceData],
     *,
-    steps: int = 300,
+    steps: int = 200,
     learning_rate: float = 1e-4,
     seed: int = 0,
     device: torch.device | str = "cpu",
