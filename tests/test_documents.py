@@ -125,3 +125,12 @@ def test_reach():
     for corner in corners:
         column = next(iter(next(iter(measured[corner].values()))))
         assert table("docs/reach.md", corner, column) == measured[corner]
+
+
+def test_volume_beside_others():
+    measured = results("volume_cpu")["CPU seconds a slice"]
+    for part, cells in table("docs/performance.md", "CPU seconds a slice", "BART").items():
+        for column, method in {"HGGDPRecon": "ours", "BART": "bart", "SigPy": "sigpy"}.items():
+            seconds = measured[method]
+            value = seconds["total"] - seconds["coil maps"] if part == "reconstruction" else seconds[part]
+            assert cells[column] == f"{value:.2f}"
