@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from hggdp_plugin import io, load_prior
 from hggdp_plugin.apps.__main__ import main as hggdp
@@ -72,6 +73,7 @@ def test_an_error_map_is_not_overwritten(folder: Path, tmp_path: Path, capsys: p
 
 
 def test_resumed_runs_give_the_same_map(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one slice after the other
     raw, prior = io.read_raw(folder / "raw.h5"), load_prior(folder / "tiny.safetensors", autocast=False)
     options = {"prior": prior, "batch_size": 1, "show_pbar": False}
     whole, again = VolumeUncertainty(copies=2), VolumeUncertainty(copies=2)
