@@ -134,3 +134,10 @@ def test_volume_beside_others():
             seconds = measured[method]
             value = seconds["total"] - seconds["coil maps"] if part == "reconstruction" else seconds[part]
             assert cells[column] == f"{value:.2f}"
+
+
+def test_threads():
+    measured = results("threads")["seconds"]
+    for name, cells in table("docs/performance.md", "spin", "bfloat16, idle").items():
+        row = measured[{"default": "0", "bounded": "30000"}[name]]
+        assert cells == {column: f"{row[column]:.3f}" for column in cells}
