@@ -89,6 +89,13 @@ def test_volume():
             assert cells[column] == ("-" if value is None else f"{value:.2f}" if "GiB" in part else f"{value:.3f}")
 
 
+def test_volume_in_the_readme():
+    measured, text = results("volume"), " ".join((ROOT / "README.md").read_text().split())
+    ours, bart = (measured[method]["seconds"]["total"] / measured["slices"] for method in ("ours", "bart"))
+    assert f"takes {ours:.2f} s a slice" in text
+    assert f"take {bart:.1f} s" in text
+
+
 def test_growth():
     measured = results("scaling")
     for name, cells in table("docs/performance.md", "changed", "CPU seconds").items():
