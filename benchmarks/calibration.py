@@ -31,6 +31,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import sigpy as sp
 from common import Rows, in_parallel, machine, need, parser, print_table, siat_images
 from robustness import lesions
 from scans import Case, Problem, Scan, scans, set_aside_names, simulate, simulated, smooth_phase
@@ -48,6 +49,8 @@ from hggdp_plugin.conformal import (
     read_calibration,
     write_calibration,
 )
+from hggdp_plugin.simulation import coil_maps, head_phantom
+from hggdp_plugin.simulation.masks import random_lines
 from hggdp_plugin.uncertainty import QUICK, UncertaintyMap, object_mask, smooth
 
 SAMPLINGS = ("random lines R=4", "Poisson R=6", "radial, 40 spokes")
@@ -354,8 +357,27 @@ def todo(
                 yield case, prior, method, maps
 
 
+def cost(prior: str) -> dict[str, float]:
+    """Seconds of a reconstruction (256 x 256, 8 coils, lines R=3) and of its error map, on an idle machine."""
+    mps, mask = coil_maps(8, (256, 256)), random_lines(256, 3, 24)[:, None]
+    y = (sp.fft(mps * head_phantom((256, 256))[0], axes=(-2, -1)) * mask).astype(np.complex64)
+    seconds: dict[str, float] = {}
+    for _ in range(3):
+        app = HGGDPRecon(y, mps, prior=_prior(prior), show_pbar=False)
+        start = time.perf_counter()
+        app.run()
+        times = {"reconstruction": time.perf_counter() - start}
+        for copies in (4, 8):
+            start = time.perf_counter()
+            UncertaintyMap(app, copies=copies, show_pbar=False).run()
+            times[f"map, {copies} copies"] = time.perf_counter() - start
+        seconds = {name: min(seconds.get(name, np.inf), value) for name, value in times.items()}
+    return seconds
+
+
 def main() -> None:
     p = parser(__doc__)
+    p.add_argument("--cost", action="store_true", help="measure the seconds only")
     p.add_argument("--fit", action="store_true", help="learn the factors, and write them beside the prior")
     p.add_argument("--one-coil", action="store_true", help="one coil of uniform sensitivity, in place of eight")
     p.add_argument("--slices", type=int, default=1, help="slices of each domain (default 1)")
@@ -368,6 +390,11 @@ def main() -> None:
     args = p.parse_args()
     rows = Rows(args.json, {"machine": machine(), "probabilities": list(PROBABILITIES)})
     prior = args.prior or DEFAULT_PRIOR
+    if args.cost:
+        rows.description["seconds"] = cost(prior)
+        rows.write()
+        print(rows.description["seconds"])
+        return
     methods = [BOOTSTRAP, *[LESIONS if name == "lesions" else name for name in args.others if not args.fit]]
     for method in (BOOTSTRAP, LESIONS, *OTHERS):
         rows.priors([prior], f", {method}")

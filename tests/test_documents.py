@@ -125,6 +125,12 @@ def test_few_steps():
             assert psnr == f"{sum(values) / len(values):.2f}"
 
 
+def test_the_cost_of_error_maps():
+    text, seconds = " ".join((ROOT / "docs/uncertainty.md").read_text().split()), results("calibration")["seconds"]
+    one, four, eight = (seconds[key] for key in ("reconstruction", "map, 4 copies", "map, 8 copies"))
+    assert f"{one:.2f} s for the reconstruction, {four:.2f} s for a map of four copies, {eight:.2f} s for one" in text
+
+
 def test_error_maps():
     rows = results("calibration")["rows"]
     factors = read_calibration(prior_file("brain-t2")).families
