@@ -116,7 +116,9 @@ def test_a_file_that_kills_its_workers_is_one_line(stub, cluster, caplog):
         client.run_on_scheduler(forgive, failures=usual)
 
 
-def test_the_batches_of_one_file_go_to_all_workers(stub, tmp_path):
+def test_the_batches_of_one_file_go_to_all_workers(stub, cluster, tmp_path):
+    with Client(cluster.address) as client:  # those of the test before may be starting again
+        client.wait_for_workers(2, timeout=300)
     assert stub(only="12")["only"].state == "done"
     lines = (tmp_path / "log").read_text().splitlines()
     assert len(lines) == 12
