@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import sigpy as sp
@@ -26,7 +26,7 @@ from hggdp_plugin.uncertainty import QUICK
 from hggdp_plugin.volume.batching import BatchSize, batches_at_a_time, choose_batch_size
 from hggdp_plugin.volume.calibration import CoilMapEstimator
 from hggdp_plugin.volume.progress import Progress, ReportingApp
-from hggdp_plugin.volume.resume import ResumeStore, fingerprint
+from hggdp_plugin.volume.resume import BatchNotes, ResumeStore, fingerprint
 from hggdp_plugin.volume.uncertainty import VolumeUncertainty, batch_std
 from hggdp_plugin.volume.workers import side_by_side
 
@@ -297,7 +297,7 @@ class VolumeRecon:
             self.resume.save(start, images, {"estimates": estimates, "warnings": warnings})
         return images, estimates
 
-    def _recall(self, notes: dict[str, Any]) -> Estimates:
+    def _recall(self, notes: BatchNotes) -> Estimates:
         """Repeat the warnings of a batch that was finished elsewhere or earlier, and return its estimates."""
         for text in notes.get("warnings", ()):
             _logger.warning("%s", text)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,6 +20,18 @@ from hggdp_plugin.volume.batching import BatchSize
 _logger = logging.getLogger(__name__)
 
 _RECORD = "run.json"
+
+
+class BatchNotes(TypedDict, total=False):
+    """What is kept of a finished batch beside its images.
+
+    Attributes:
+        estimates: What was estimated of each frame.
+        warnings: What was warned of.
+    """
+
+    estimates: list[dict[str, object]]
+    warnings: list[str]
 
 
 class ResumeStore:
@@ -75,10 +87,11 @@ class ResumeStore:
         """Return the images of the finished batch that begins with slice ``start``."""
         return np.load(self._path(start))
 
-    def notes(self, start: int) -> dict[str, Any]:
+    def notes(self, start: int) -> BatchNotes:
         """Return what was noted of the finished batch that begins with slice ``start``."""
         path = self._path(start).with_suffix(".json")
-        return json.loads(path.read_text()) if path.exists() else {}
+        notes: BatchNotes = json.loads(path.read_text()) if path.exists() else {}
+        return notes
 
     def save(self, start: int, images: Array, notes: Mapping[str, object]) -> None:
         """Store the images of a finished batch, after the notes. The files appear only when they are complete."""
