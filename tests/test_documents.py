@@ -117,6 +117,12 @@ def test_processes(page, name, key, column):
 
 
 def test_few_steps():
+    text, seconds = " ".join((ROOT / "docs/performance.md").read_text().split()), results("quick")["seconds"]
+    quick, fast = (seconds[f"brain-t2: {name} levels"] for name in ("quick, 10", "fast, 25"))
+    bart, sigpy = ([seconds[f"{name} L1-wavelet, {n}"] for n in (50, 100)] for name in ("BART", "SigPy"))
+    assert f"takes {quick:.2f} s instead of {fast:.2f} s" in text
+    assert f"takes {bart[0]:.2f} s for 50 iterations and {bart[1]:.2f} s for 100, SigPy's {sigpy[0]:.2f} and" in text
+    assert f"and {sigpy[1]:.2f} s" in text
     rows = results("quick")["rows"]
     for label, cells in table("docs/performance.md", "PSNR (dB)", "8 coils, Poisson R=6").items():
         for column, psnr in cells.items():
