@@ -129,7 +129,7 @@ class HGGDPRecon(sp.app.App):
         density priors for MR image reconstruction. IEEE TMI, 40(12), 3265-3278.
     """
 
-    #: Whether to look at the values of y for signs that it is no k-space.
+    #: Whether to look at the values of y for signs that it is not k-space.
     _doubts_y = True
 
     @_accept_old_arguments

@@ -29,7 +29,7 @@ class Record:
         seconds (mapping): Time of each part of the run by its name.
         messages (sequence): Log of the run as pairs of level and text.
         estimates (list of dict): What was estimated of each frame, see
-            :func:`hggdp_plugin.volume.reconstruct.frame_estimates`.
+            :func:`hggdp_plugin.volume.batch.frame_estimates`.
         uncertainty (mapping): Where the standard error is, how it was made, and what it says of each frame, see
             :class:`hggdp_plugin.volume.uncertainty.VolumeUncertainty`.
         samples (mapping): Where samples are, and their spread, see :class:`hggdp_plugin.volume.samples.Spread`.

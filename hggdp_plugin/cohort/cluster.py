@@ -58,7 +58,9 @@ class ClusterOptions:
                 raise InputError("--cluster", "jobs need a number and a size", "give --workers and --memory-per-worker")
         elif self.kind != LOCAL:
             if "://" not in self.kind:
-                raise InputError("--cluster", f"{self.kind} is no cluster", "give local, slurm or tcp://HOST:PORT")
+                raise InputError(
+                    "--cluster", f"{self.kind} is not a kind of cluster", "give local, slurm or tcp://HOST:PORT"
+                )
             if self.workers or self.memory:
                 problem = "the workers of a running cluster are what they are"
                 raise InputError("--workers", problem, "leave --workers and --memory-per-worker out")
@@ -76,7 +78,9 @@ class ClusterOptions:
         try:
             return None if self.memory is None else int(parse_bytes(self.memory))
         except ValueError:
-            raise InputError("--memory-per-worker", f"{self.memory} is no size", "give one such as 4GB") from None
+            raise InputError(
+                "--memory-per-worker", f"{self.memory} is not an amount of memory", "give one such as 4GB"
+            ) from None
 
 
 _INSTALL = "pip install 'hggdp_plugin[cluster]'"

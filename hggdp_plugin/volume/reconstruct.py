@@ -1,9 +1,9 @@
 """Reconstruct a whole measurement: coil maps, slices in batches, samples."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TypeAlias
 
 import numpy as np
@@ -11,7 +11,6 @@ import sigpy as sp
 import torch
 
 from hggdp_plugin._typing import Array
-from hggdp_plugin.app import HGGDPRecon
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.interop import torch_device
 from hggdp_plugin.io.files import InputError
@@ -19,15 +18,14 @@ from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.log import collected_log
 from hggdp_plugin.memory import coils_at_a_time
 from hggdp_plugin.prior import ScorePrior, load_prior
-from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.sampling import check_rule_for_volumes
 from hggdp_plugin.schedule import NoiseSchedule
-from hggdp_plugin.uncertainty import QUICK
+from hggdp_plugin.volume.batch import Estimates, SamplingOptions, reconstruct_batch
 from hggdp_plugin.volume.batching import BatchSize, batches_at_a_time, choose_batch_size
 from hggdp_plugin.volume.calibration import CoilMapEstimator
-from hggdp_plugin.volume.progress import Progress, ReportingApp
+from hggdp_plugin.volume.progress import Progress
 from hggdp_plugin.volume.resume import BatchNotes, ResumeStore, fingerprint
-from hggdp_plugin.volume.uncertainty import VolumeUncertainty, batch_std
+from hggdp_plugin.volume.uncertainty import VolumeUncertainty
 from hggdp_plugin.volume.workers import side_by_side
 
 _logger = logging.getLogger(__name__)
@@ -37,31 +35,8 @@ _logger = logging.getLogger(__name__)
 WHITENED_NOISE_VAR = 0.5
 
 
-#: What was estimated of each frame of a batch, in values that JSON can hold; see :func:`frame_estimates`.
-Estimates: TypeAlias = list[dict[str, object]]
 #: Callback that receives the estimates of each batch.
 BatchObserver: TypeAlias = Callable[[Estimates], None]
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How every batch is reconstructed. See :func:`reconstruct` for the meaning of the fields."""
-
-    prior: ScorePrior
-    schedule: NoiseSchedule
-    noise_var: float | None
-    samples: int
-    seed: int
-    max_cg_iter: int | None
-    device: sp.Device
-    copies: int = 0
-    true_noise_var: float | None = None
-
-
-class BatchRecon(ReportingApp, HGGDPRecon):
-    """:class:`HGGDPRecon` of one batch, which reports its updates to the progress of the volume."""
-
-    _doubts_y = False  # the reader has
 
 
 def reconstruct(
@@ -291,7 +266,7 @@ class VolumeRecon:
         """Reconstruct one batch and store it."""
         index = np.unravel_index(self.frames[start : start + self.size.slices], self.raw.frame_shape)
         with collected_log(of_this_thread=True) as messages:
-            images, estimates = _batch(self.raw, index, self._maps, self.options, self.size.coils, progress)
+            images, estimates = reconstruct_batch(self.raw, index, self._maps, self.options, self.size.coils, progress)
         if self.resume:
             warnings = [text for level, text in messages if level == "WARNING"]
             self.resume.save(start, images, {"estimates": estimates, "warnings": warnings})
@@ -322,7 +297,8 @@ def _network(options: SamplingOptions) -> str:
     """Describe where and in which precision the network runs."""
     device = torch_device(options.device)
     if device.type == "cpu":
-        return f"{options.prior.precision(device)}, {torch.get_num_threads()} threads"
+        n = torch.get_num_threads()
+        return f"{options.prior.precision(device)}, {n} thread{'' if n == 1 else 's'}"
     return f"{options.prior.precision(device)} on {torch.cuda.get_device_name(device)}"
 
 
@@ -351,85 +327,3 @@ def _announce(resume: ResumeStore, n_frames: int, size: BatchSize) -> None:
     finished = sum(min(size.slices, n_frames - start) for start in range(0, n_frames, size.slices) if start in resume)
     if finished:
         _logger.info("Resuming: %d of %d slices are finished already, in %s.", finished, n_frames, resume.folder)
-
-
-def _batch(
-    raw: RawData,
-    index: tuple[Array, ...],
-    maps: Callable[[int], Array],
-    options: SamplingOptions,
-    coil_batch_size: int,
-    progress: Progress,
-) -> tuple[Array, Estimates]:
-    """Reconstruct one batch: the mean of its samples.
-
-    Args:
-        raw (RawData): The measurement.
-        index (tuple of arrays): Index of each frame of the batch, along the five frame axes of ``raw.ksp``.
-        maps (function): Gives the coil sensitivity maps of a slice.
-        options (SamplingOptions): How to reconstruct.
-        coil_batch_size (int): Coils at a time.
-        progress (Progress): Progress of the volume.
-
-    Returns:
-        tuple: Images, complex64 (1, frames, *grid), or two layers with their standard error, and the estimates of each
-        frame.
-    """
-    n_frames = len(index[0])
-    recon_work = options.samples * options.schedule.evaluations
-    recon_share = recon_work / (recon_work + options.copies * QUICK.evaluations)
-    ksp = raw.ksp[index]
-    mps = np.stack([maps(slice_) for slice_ in index[4]])
-    if not mps.any():
-        _logger.warning("The coil maps of slices %s are zero, and so is their image.", sorted(set(index[4].tolist())))
-        return np.zeros((2 if options.copies else 1, n_frames, *raw.grid), np.complex64), []
-    weights = None if raw.mask is None else raw.mask[index][:, None].astype(np.float32)
-    coord = raw.coord if raw.coord is None or raw.coord.ndim == 3 else raw.coord[tuple(axis[0] for axis in index)]
-    image, estimates = np.zeros((n_frames, *raw.grid), np.complex64), []
-    for sample in range(options.samples):
-        app = (HGGDPRecon if progress.show_app_bar else BatchRecon)(
-            ksp,
-            mps,
-            noise_var=options.noise_var,
-            weights=weights,
-            coord=coord,
-            device=options.device,
-            coil_batch_size=coil_batch_size,
-            prior=options.prior,
-            schedule=options.schedule,
-            seed=options.seed + sample,
-            max_cg_iter=options.max_cg_iter,
-            show_pbar=progress.show_app_bar,
-            ndim=len(raw.grid),
-        )
-        if isinstance(app, BatchRecon):
-            app.progress = progress
-            app.slices_per_update = recon_share * n_frames / options.samples / app.alg.max_iter
-        image += sp.to_device(app.run()) / options.samples
-        if sample == 0:
-            estimates = frame_estimates(list(zip(*index, strict=True)), app.problem)
-    if not options.copies:
-        return image[None], estimates
-    slices = (1 - recon_share) * n_frames
-    std = batch_std(app, image, options.copies, options.true_noise_var, progress, slices)
-    return np.stack([image, std]), estimates
-
-
-def frame_estimates(frames: Sequence[tuple[int, ...]], problem: SenseProblem) -> Estimates:
-    """Return what was estimated of each frame of a batch.
-
-    Args:
-        frames (sequence of tuple): Index of each frame (repetition, contrast, phase, set, slice).
-        problem (SenseProblem): The problem that was solved for them.
-
-    Returns:
-        list of dict: Per frame its index, its scale in the units of the data, and the standard deviation of the noise
-        of a complex sample.
-    """
-    scale = np.abs(sp.to_device(problem.scale)).reshape(-1)
-    noise_var = np.asarray(sp.to_device(problem.noise_var)).reshape(-1)
-    noise_std = np.sqrt(np.broadcast_to(noise_var, scale.shape)) * scale
-    return [
-        {"frame": list(map(int, frame)), "scale": float(one_scale), "noise_std": float(one_std)}
-        for frame, one_scale, one_std in zip(frames, scale, noise_std, strict=True)
-    ]

@@ -150,9 +150,9 @@ def test_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--cluster", "nowhere"], "nowhere is no cluster"),
+        (["--cluster", "nowhere"], "nowhere is not a kind of cluster"),
         (["--cluster", "slurm"], "give --workers and --memory-per-worker"),
-        (["--cluster", "local", "--memory-per-worker", "much"], "much is no size"),
+        (["--cluster", "local", "--memory-per-worker", "much"], "much is not an amount of memory"),
         (["--cluster", "tcp://127.0.0.1:1", "--workers", "2"], "leave --workers"),
         (["--workers", "2"], "need a cluster"),
     ],

@@ -15,7 +15,7 @@ import torch
 from hggdp_plugin import io
 from hggdp_plugin.apps.recon import main
 from hggdp_plugin.checkpoint import save_model
-from hggdp_plugin.volume import batching, calibration, progress, reconstruct
+from hggdp_plugin.volume import batch, batching, calibration, progress
 
 SLICES = 6
 
@@ -38,7 +38,7 @@ def command(tmp_path, monkeypatch, make_network):
 def apps(monkeypatch):
     """Counts the batches that are reconstructed; ``stop`` is the one at which the user interrupts."""
 
-    class Counted(reconstruct.BatchRecon):
+    class Counted(batch.BatchRecon):
         seen, stop = 0, None
 
         def __init__(self, *args, **options):
@@ -47,7 +47,7 @@ def apps(monkeypatch):
                 raise KeyboardInterrupt
             super().__init__(*args, **options)
 
-    monkeypatch.setattr(reconstruct, "BatchRecon", Counted)
+    monkeypatch.setattr(batch, "BatchRecon", Counted)
     return Counted
 
 

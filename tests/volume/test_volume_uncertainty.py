@@ -14,7 +14,7 @@ from hggdp_plugin.apps.recon import main
 from hggdp_plugin.checkpoint import save_model
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.simulation import head_phantom
-from hggdp_plugin.volume import reconstruct as module
+from hggdp_plugin.volume import batch as module
 from hggdp_plugin.volume.reconstruct import reconstruct
 from hggdp_plugin.volume.resume import ResumeStore
 from hggdp_plugin.volume.uncertainty import VolumeUncertainty, describe

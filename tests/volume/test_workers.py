@@ -10,7 +10,7 @@ import torch
 from hggdp_plugin.io.kspace import read_kspace
 from hggdp_plugin.log import collected_log
 from hggdp_plugin.schedule import NoiseSchedule
-from hggdp_plugin.volume import batching, progress, reconstruct
+from hggdp_plugin.volume import batch, batching, progress, reconstruct
 from hggdp_plugin.volume.workers import side_by_side
 
 SLICES = 6
@@ -29,7 +29,7 @@ def raw(tmp_path):
 def threads(monkeypatch):
     """Sets the threads of PyTorch, and counts the batches that are reconstructed at the same time."""
     found = {"at once": 0, "now": 0}
-    batch = reconstruct._batch
+    batch = reconstruct.reconstruct_batch
 
     def counted(*args):
         found["now"] += 1
@@ -41,7 +41,7 @@ def threads(monkeypatch):
             found["now"] -= 1
 
     before = torch.get_num_threads()
-    monkeypatch.setattr(reconstruct, "_batch", counted)
+    monkeypatch.setattr(reconstruct, "reconstruct_batch", counted)
     torch.set_num_threads(3)
     yield found
     torch.set_num_threads(before)
@@ -64,7 +64,7 @@ def test_the_image_is_that_of_one_batch_after_the_other(raw, prior, threads, mon
 
 
 def test_an_interrupt_stops_the_others(raw, prior, threads, monkeypatch):
-    class Interrupted(reconstruct.BatchRecon):
+    class Interrupted(batch.BatchRecon):
         made, updates = 0, 0
 
         def __init__(self, *args, **options):
@@ -77,7 +77,7 @@ def test_an_interrupt_stops_the_others(raw, prior, threads, monkeypatch):
             Interrupted.updates += 1
             super()._post_update()
 
-    monkeypatch.setattr(reconstruct, "BatchRecon", Interrupted)
+    monkeypatch.setattr(batch, "BatchRecon", Interrupted)
     volume = reconstruct.VolumeRecon(raw, prior=prior, schedule=NoiseSchedule.fast(5000), batch_size=1)
     with pytest.raises(KeyboardInterrupt):
         volume.run(show_pbar=False)
