@@ -46,8 +46,6 @@ PARTS = {
     "writing": ["hggdp_plugin.io:write_image"],
 }
 LAMDA = 1e-3
-#: Figures of a version that reconstructed one batch at a time, on all cores.
-BEFORE = "one batch at a time"
 
 
 class Stopwatch:
@@ -248,7 +246,7 @@ def main() -> None:
     figures: dict[str, Any] = {name: getattr(args, name) for name in ("slices", "coils", "size", "timed", "iterations")}
     if args.json and args.json.exists():
         stored = json.loads(args.json.read_text())
-        figures |= {name: stored[name] for name in (*METHODS, BEFORE) if name in stored}
+        figures |= {name: stored[name] for name in METHODS if name in stored}
     with tempfile.TemporaryDirectory() as folder:
         raw = args.raw or Path(folder) / "raw.h5"
         if not raw.exists():
