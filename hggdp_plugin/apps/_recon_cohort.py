@@ -22,7 +22,7 @@ from hggdp_plugin.cohort.manifest import MANIFEST, Entry, Manifest
 from hggdp_plugin.cohort.page import PAGE, write_page, write_thumbnail
 from hggdp_plugin.cohort.run import CohortRun, begin_entry
 from hggdp_plugin.cohort.work import Plan, Result, sha256_of
-from hggdp_plugin.io.files import InputError, check_output, files_of, std_path
+from hggdp_plugin.io.files import InputError, check_output, check_std_output, files_of
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.log import collected_log
 
@@ -127,8 +127,8 @@ def _enter(
         todo.append(entry)
         overwrite = args.overwrite or ours or _is_record(output, str(path))
         try:
-            for target in (output, std_path(output))[: 1 + args.uncertainty]:
-                check_output(target, inputs=args.raw, overwrite=overwrite)
+            for check in (check_output, check_std_output)[: 1 + args.uncertainty]:
+                check(output, inputs=args.raw, overwrite=overwrite)
         except InputError as error:
             problem = problem or str(error)
         if problem:

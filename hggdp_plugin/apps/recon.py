@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hggdp_plugin.apps._cli import input_file, log_to_file, natural, positive, run, set_quiet, sole_writer
 from hggdp_plugin.apps._recon_input import PIPE, check_number_of_images, read_input
-from hggdp_plugin.io.files import FOLDER, InputError, check_output, std_path, suffix_of
+from hggdp_plugin.io.files import FOLDER, InputError, check_output, check_std_output, suffix_of
 from hggdp_plugin.log import collected_log
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def _check_outputs(args: argparse.Namespace, outputs: list[str]) -> None:
         if output != PIPE:
             check_output(output, inputs=inputs, overwrite=args.overwrite)
             if args.uncertainty:
-                check_output(std_path(output), inputs=inputs, overwrite=args.overwrite)
+                check_std_output(output, inputs=inputs, overwrite=args.overwrite)
 
 
 if __name__ == "__main__":

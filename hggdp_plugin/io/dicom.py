@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +26,6 @@ MAX_STORED = 4095
 #: Added to the series description, and said in the comments of every image.
 SERIES_SUFFIX = "learned prior (HGGDP)"
 COMMENTS = "Reconstructed from undersampled data with a learned prior (HGGDP). Research use only."
-#: The same for maps of the standard error.
-STD_DESCRIPTION = "standard error, learned prior (HGGDP)"
-STD_COMMENTS = "Standard error of the complex image of the series beside it, in its units. Research use only."
 #: Deviation from orthonormal directions that is still a geometry.
 DIRECTION_TOLERANCE = 1e-2
 #: DICOM keywords of elements of the MRD header.
@@ -62,13 +59,7 @@ PATIENT_FIELDS = {
 
 
 def write_dicom(
-    path: PathLike,
-    image: np.ndarray,
-    raw: RawData | None,
-    window: tuple[float, float],
-    history: str,
-    *,
-    error_of: np.ndarray | None = None,
+    path: PathLike, image: np.ndarray, raw: RawData | None, window: tuple[float, float], history: str
 ) -> None:
     """Write an image as DICOM (needs pydicom).
 
@@ -78,52 +69,63 @@ def write_dicom(
         raw (RawData or None): Source of geometry and patient; None gives voxels of 1 mm.
         window (tuple of float): Lower and upper end of the gray scale.
         history (str): How the image was made.
-        error_of (array or None): The magnitude that ``image`` is the standard error of: it becomes the second series of
-            the same study.
 
     Raises:
         InputError: If several images are to be written to one file.
     """
-    images = list(_images(image, raw, window, history, error_of))
-    if not os.path.isdir(path):
-        if len(images) > 1:
-            raise InputError(path, f"there are {len(images)} images, a DICOM file holds one", "give a folder (NAME/)")
-        images[0].save_as(path, enforce_file_format=True)
+    if raw is not None and not _is_geometry(raw.geometry):
+        _logger.warning("The positions or directions of the slices make no sense: the DICOM images are axial.")
+    save(path, mr_images(image, raw, window, history))
+
+
+def save(path: PathLike, images: "Sequence[Dataset]") -> None:
+    """Write data sets to files, named by their instance number.
+
+    Args:
+        path (path): File to write, for a single data set, or a folder that exists and is empty.
+        images (sequence of Dataset): What to write.
+
+    Raises:
+        InputError: If several images are to be written to one file.
+    """
+    if os.path.isdir(path):
+        for image in images:
+            image.save_as(Path(path) / f"IM{image.InstanceNumber:05d}.dcm", enforce_file_format=True)
         return
-    for dataset in images:
-        dataset.save_as(Path(path) / f"IM{dataset.InstanceNumber:05d}.dcm", enforce_file_format=True)
+    if len(images) > 1:
+        raise InputError(path, f"there are {len(images)} images, a DICOM file holds one", "give a folder (NAME/)")
+    images[0].save_as(path, enforce_file_format=True)
 
 
-def _images(
-    image: np.ndarray,
-    raw: RawData | None,
-    window: tuple[float, float],
-    history: str,
-    error_of: np.ndarray | None,
-) -> "Iterator[Dataset]":
-    """Make the data sets of all slices and frames, slices in the order of their positions."""
+def mr_images(image: np.ndarray, raw: RawData | None, window: tuple[float, float], history: str) -> "list[Dataset]":
+    """Make the MR images of all slices and frames. The same arguments give the same identifiers.
+
+    Args:
+        image (array): Magnitude (repetition, contrast, phase, set, slice, y, x).
+        raw (RawData or None): Source of geometry and patient; None gives voxels of 1 mm.
+        window (tuple of float): Lower and upper end of the gray scale.
+        history (str): How the image was made.
+
+    Returns:
+        list of Dataset: The images, frame after frame, each with its slices in the order of their positions.
+    """
     from pydicom.uid import generate_uid
 
-    geometry, spacing = _geometry(image, raw)
+    geometry, spacing = slice_geometry(image, raw)
     order = geometry.spatial_order
     geometry, image = geometry.take(order), image[..., order, :, :]
     slope = float(image.max()) / MAX_STORED or 1.0
     stored = np.rint(image / slope).astype("<u2")
-    main = image if error_of is None else error_of[..., order, :, :]
-    digest = hashlib.sha256(main.astype("<f4").tobytes()).hexdigest()
+    digest = hashlib.sha256(image.astype("<f4").tobytes()).hexdigest()
     common = _common(raw, history)
     entropy = [digest, history, "" if raw is None else raw.source]
-    series = "series"
-    if error_of is not None:
-        series = "standard error"
-        common.SeriesDescription, common.ImageComments = STD_DESCRIPTION, STD_COMMENTS
-        common.SeriesNumber, common.ImageType = 2, ["DERIVED", "SECONDARY", "OTHER"]
-    common.SeriesInstanceUID = generate_uid(entropy_srcs=[*entropy, series])
+    common.SeriesInstanceUID = generate_uid(entropy_srcs=[*entropy, "series"])
     for name in ("StudyInstanceUID", "FrameOfReferenceUID"):
         if name not in common:
             setattr(common, name, generate_uid(entropy_srcs=[*entropy, name]))
+    images = []
     for number, (repetition, contrast, phase, set_, place) in enumerate(np.ndindex(image.shape[:5]), start=1):
-        uid = generate_uid(entropy_srcs=[*entropy, str(number), *([] if error_of is None else [series])])
+        uid = generate_uid(entropy_srcs=[*entropy, str(number)])
         dataset = _one(common, stored[repetition, contrast, phase, set_, place], uid)
         dataset.InstanceNumber = number
         dataset.AcquisitionNumber = repetition + 1
@@ -132,25 +134,38 @@ def _images(
         dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, f"{slope:.10g}", "US"
         dataset.WindowCenter = f"{(window[0] + window[1]) / 2:.8g}"
         dataset.WindowWidth = f"{max(window[1] - window[0], slope):.8g}"
+        dataset.VOILUTFunction = "LINEAR_EXACT"  # the default function needs windows of one or more
         _place(dataset, geometry, spacing, place)
-        yield dataset
+        images.append(dataset)
+    return images
 
 
-def _geometry(image: np.ndarray, raw: RawData | None) -> tuple[SliceGeometry, tuple[float, float, float]]:
-    """Return the geometry of the slices, and the voxel size (z, y, x) in mm."""
+def slice_geometry(image: np.ndarray, raw: RawData | None) -> tuple[SliceGeometry, tuple[float, float, float]]:
+    """Return the geometry of the slices, and the voxel size in mm; axial slices where the measurement has no geometry.
+
+    Args:
+        image (array): Image (..., slice, y, x).
+        raw (RawData or None): The measurement.
+
+    Returns:
+        tuple: The geometry, and the voxel size (z, y, x).
+    """
     n_slices, y, x = image.shape[-3:]
     axes = np.repeat(np.eye(3)[:, None], n_slices, axis=1)
     if raw is None:
         return SliceGeometry(np.arange(n_slices)[:, None] * axes[2], *axes), (1.0, 1.0, 1.0)
     thickness = raw.fov.z * raw.n_slabs / n_slices if raw.is_3d else raw.fov.z
     spacing = (thickness, raw.fov.y / y, raw.fov.x / x)
-    geometry = raw.geometry
+    if _is_geometry(raw.geometry):
+        return raw.geometry, spacing
+    return SliceGeometry(thickness * np.arange(n_slices)[:, None] * axes[2], *axes), spacing
+
+
+def _is_geometry(geometry: SliceGeometry) -> bool:
+    """Whether positions are finite and directions orthonormal."""
     frame = np.stack([geometry.read_dir, geometry.phase_dir, geometry.slice_dir], axis=1)
     deviation = np.abs(frame @ frame.swapaxes(1, 2) - np.eye(3)).max()
-    if deviation < DIRECTION_TOLERANCE and np.isfinite(geometry.position).all():  # false for NaN
-        return geometry, spacing
-    _logger.warning("The positions or directions of the slices make no sense: the DICOM images are axial.")
-    return SliceGeometry(thickness * np.arange(n_slices)[:, None] * axes[2], *axes), spacing
+    return bool(deviation < DIRECTION_TOLERANCE and np.isfinite(geometry.position).all())  # false for NaN
 
 
 def _place(dataset: "Dataset", geometry: SliceGeometry, spacing: tuple[float, float, float], number: int) -> None:

@@ -137,6 +137,22 @@ def check_output(path: "PathLike", inputs: Sequence["PathLike"] = (), overwrite:
             raise InputError(target, "it exists already", "choose another name, or allow it with --overwrite")
 
 
+def check_std_output(path: "PathLike", inputs: Sequence["PathLike"] = (), overwrite: bool = False) -> None:
+    """Check before the work whether the standard error of an image can be written beside it.
+
+    Args:
+        path (path): The image file, or with a slash at its end the folder of DICOM images.
+        inputs (sequence of path): Files that are read; none of them may be the output.
+        overwrite (bool): Whether an existing file may be replaced.
+
+    Raises:
+        InputError: As :func:`check_output`.
+    """
+    if suffix_of(path) in (".dcm", FOLDER):
+        check_package(path, "highdicom", "dicom", "DICOM maps of the standard error")
+    check_output(std_path(path), inputs, overwrite)
+
+
 def _check_folder(path: Path, overwrite: bool) -> None:
     """Refuse to write a folder of DICOM images in place of anything else."""
     if not path.exists():

@@ -6,7 +6,8 @@ from hggdp_plugin._typing import PathLike
 from hggdp_plugin.io.arrays import is_bart, read_array
 from hggdp_plugin.io.cfl import dims_to_image, image_to_dims, write_cfl
 from hggdp_plugin.io.dicom import write_dicom
-from hggdp_plugin.io.files import FOLDER, InputError, check_output, replacing, std_path, suffix_of
+from hggdp_plugin.io.dicom_map import write_dicom_map
+from hggdp_plugin.io.files import FOLDER, InputError, check_output, check_std_output, replacing, std_path, suffix_of
 from hggdp_plugin.io.mrd.images import WINDOW_PERCENTILE, read_mrd_images, write_mrd_images
 from hggdp_plugin.io.nifti import read_nifti, write_nifti
 from hggdp_plugin.io.png import write_map, write_png
@@ -33,7 +34,7 @@ def write_image(
         image (array): Image (repetition, contrast, phase, set, slice, y, x), or without some of the leading axes.
         raw (RawData or None): The measurement that the image was made of, for geometry and headers.
         std (array or None): Standard error of the image, of its shape and in its units. It becomes the second series of
-            an MRD file, and a file of its own, ``NAME_std.SUFFIX``, in every other format.
+            an MRD file, and a file of its own, ``NAME_std.SUFFIX``, in every other format: a parametric map in DICOM.
         complex_ (bool): Whether to keep the phase; otherwise the magnitude is written.
         overwrite (bool): Whether an existing file may be replaced.
         history (str): How the image was made; kept where the format has a place for it.
@@ -43,6 +44,8 @@ def write_image(
         ValueError: If ``image`` does not have 2 to 7 axes, does not fit ``raw``, or ``std`` does not fit it.
     """
     check_output(path, overwrite=overwrite)
+    if std is not None:
+        check_std_output(path, overwrite=overwrite)
     image = np.asarray(image)
     if std is not None and std.shape != image.shape:
         raise ValueError(f"std must have the shape of the image, {image.shape}, got {std.shape}")
@@ -75,14 +78,11 @@ def write_image(
         else:
             raise AssertionError(f"no writer for {suffix}, which is in IMAGE_SUFFIXES")
     if std is not None and suffix != ".h5":
-        _write_std(std_path(path), std, magnitude, raw, overwrite, history)
+        _write_std(std_path(path), std, magnitude, raw, history)
 
 
-def _write_std(
-    path: str, std: np.ndarray, magnitude: np.ndarray, raw: RawData | None, overwrite: bool, history: str
-) -> None:
+def _write_std(path: str, std: np.ndarray, magnitude: np.ndarray, raw: RawData | None, history: str) -> None:
     """Write the standard error of an image to a file of its own."""
-    check_output(path, overwrite=overwrite)
     suffix, window = suffix_of(path), (0.0, float(np.percentile(std, WINDOW_PERCENTILE)))
     with replacing(path) as temporary:
         if suffix == ".npy":
@@ -94,7 +94,7 @@ def _write_std(
                 temporary, std, window, f"standard error; {history}", transpose=raw is not None and is_bart(raw.source)
             )
         elif suffix in (".dcm", FOLDER):
-            write_dicom(temporary, std, raw, window, history, error_of=magnitude)
+            write_dicom_map(temporary, std, magnitude, raw, window, history)
         else:
             write_nifti(temporary, std, raw, f"standard error; {history}")
 

@@ -13,6 +13,7 @@ from hggdp_plugin import io
 from hggdp_plugin.apps.__main__ import main as hggdp
 from hggdp_plugin.apps.recon import main
 from hggdp_plugin.checkpoint import save_model
+from hggdp_plugin.io import files
 from hggdp_plugin.io.mrd._ismrmrd import ismrmrd
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.simulation import head_phantom
@@ -143,6 +144,24 @@ def test_dicom(folder, recon, tmp_path):
     assert (tmp_path / "dicom.json").exists()
     assert recon(folder / "raw.h5", "--output-dir", tmp_path / "many", "--format", "dicom") == 0
     assert len(list((tmp_path / "many" / "raw_hggdp").iterdir())) == 2
+
+
+def test_dicom_maps_of_the_standard_error(folder, recon, tmp_path, monkeypatch, capsys):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    assert recon(folder / "raw.h5", "-o", f"{tmp_path}/dicom/", "--uncertainty") == 0
+    images = [pydicom.dcmread(file) for file in sorted((tmp_path / "dicom").iterdir())]
+    (file,) = (tmp_path / "dicom_std").iterdir()
+    error = pydicom.dcmread(file)
+    assert {item.ReferencedSOPInstanceUID for item in error.SourceImageSequence} == {i.SOPInstanceUID for i in images}
+    assert error.pixel_array.shape == (2, 48, 44)
+    assert error.pixel_array.min() >= 0
+    assert error.pixel_array.max() > 0
+    assert json.loads((tmp_path / "dicom.json").read_text())["uncertainty"]["file"] == f"{tmp_path}/dicom_std/"
+    monkeypatch.setattr(files, "find_spec", lambda name: None if name == "highdicom" else name)
+    assert recon(folder / "raw.h5", "-o", f"{tmp_path}/other/", "--uncertainty") == 2
+    assert "need the package highdicom" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_pipe(folder, recon, tmp_path, monkeypatch, capsys):

@@ -77,6 +77,7 @@ def test_a_folder_of_slices(tmp_path, order):
     assert first.ImageType[0] == "DERIVED"
     top = float(first.WindowCenter) + float(first.WindowWidth) / 2
     assert top == pytest.approx(np.percentile(image, 99.8), rel=1e-5)
+    assert first.VOILUTFunction == "LINEAR_EXACT"  # the default needs windows of one or more
     assert len({d.SOPInstanceUID for d in read}) == 6
     assert len({d.SeriesInstanceUID for d in read}) == 1
 

@@ -49,21 +49,6 @@ def test_the_second_series_of_an_mrd_file(tmp_path, pair) -> None:
         assert b"Standard error" not in file["dataset/image_0/attributes"][0]
 
 
-def test_a_second_dicom_series_of_the_same_study(tmp_path, pair) -> None:
-    pydicom = pytest.importorskip("pydicom")
-    image, std = pair
-    io.write_image(f"{tmp_path}/image/", image, std=std)
-    first, error = (pydicom.dcmread(tmp_path / name / "IM00002.dcm") for name in ("image", "image_std"))
-    assert first.StudyInstanceUID == error.StudyInstanceUID
-    assert first.FrameOfReferenceUID == error.FrameOfReferenceUID
-    assert first.ImagePositionPatient == error.ImagePositionPatient
-    assert first.SeriesInstanceUID != error.SeriesInstanceUID
-    assert first.SOPInstanceUID != error.SOPInstanceUID
-    assert error.SeriesNumber == 2
-    values = error.pixel_array * float(error.RescaleSlope)
-    np.testing.assert_allclose(values, std[0, 0, 0, 0, 1], atol=std.max() / 4095)
-
-
 def test_a_picture_in_colors_with_a_bar(tmp_path, pair) -> None:
     from matplotlib.image import imread
 
