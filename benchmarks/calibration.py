@@ -11,7 +11,8 @@ the fit.
 - sparsification: leave out pixels in the order of the map, and see how the error of the rest falls; 1: as well as in
   the order of the true error, 0: not at all.
 
-Where the reference is itself a noisy measurement, the noise that was in its samples alone is added to the prediction.
+Where the reference is itself a noisy measurement, the noise of its samples that were left out is added to the
+prediction; that goes for the T2 brains too.
 Seeds, and draws from the posterior (``--others``): the standard deviation of several reconstructions, without a factor.
 
     python benchmarks/calibration.py --fit --json calibration.json        # the factors, beside the prior
@@ -34,7 +35,7 @@ import numpy as np
 import sigpy as sp
 from common import Rows, in_parallel, machine, need, parser, print_table, siat_images
 from robustness import lesions
-from scans import Case, Problem, Scan, scans, set_aside_names, simulate, simulated, smooth_phase
+from scans import Case, Problem, Scan, periphery_noise, scans, set_aside_names, simulate, simulated, smooth_phase
 
 from hggdp_plugin import HGGDPRecon, NoiseSchedule, load_prior
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, prior_file
@@ -71,7 +72,7 @@ LESION_SCANS = ("brain_t2_30", "head_t1_gd_1", "heart_bssfp_1", "knee_pd_0")
 def fit_scans(data: Path, slices: int) -> list[Scan]:
     """The first slices of what is set aside of every domain."""
     found = [
-        simulated("brain T2", f"fit brain_t2_{i}", siat_images(data / "siat_val.h5", slice(i, i + 1))[0], "")
+        simulated("brain T2", f"fit brain_t2_{i}", siat_images(data / "siat_val.h5", slice(i, i + 1))[0], "", True)
         for i in FIT_T2[:slices]
     ]
     with h5py.File(need(data / "mr_train.h5"), "r") as file:
@@ -95,6 +96,8 @@ def test_cases(data: Path, slices: int, one_coil: bool) -> list[Case]:
     for scan in scans(data):
         domains[scan.domain] = domains.get(scan.domain, 0) + 1
         if domains[scan.domain] <= slices:
+            if scan.name.startswith("brain_t2"):
+                scan = replace(scan, noise=periphery_noise(sp.fft(scan.image[None], axes=(-2, -1))))
             found.append(scan)
     return with_samplings(found, one_coil)
 
@@ -157,9 +160,17 @@ def measure(case: Case, prior: str, method: str, maps: Path | None = None) -> An
         image, std = spread(problem, prior, *OTHERS[method])
         extra = {}
     # An object that was measured has the noise that its other samples would have had.
-    unmeasured = 1 - min(1.0, float(np.mean((problem.y != 0).any(0)))) if problem.coord is None else 0.5
-    noise = case.scan.noise * unmeasured**0.5
+    noise = case.scan.noise * (1 - measured_share(problem)) ** 0.5
     return figures(image, std, problem.reference, noise / ASSUMED_FACTOR) | extra
+
+
+def measured_share(problem: Problem) -> float:
+    """Part of the grid of k-space that was sampled; off the grid: points of it with a sample nearest to them."""
+    if problem.coord is None:
+        return float(np.mean((problem.y != 0).any(0)))
+    nearest = np.unique(np.rint(problem.coord.reshape(-1, 2)), axis=0)
+    inside = (abs(nearest) <= np.array(problem.reference.shape) / 2).all(axis=1)
+    return float(inside.sum() / problem.reference.size)
 
 
 def figures(image: np.ndarray, std: np.ndarray, reference: np.ndarray, noise: float = 0.0) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def simulated(domain: str, name: str, image: np.ndarray, license: str, measured:
     """A scan seen by simulated coils; ``measured``: the image has noise of its own, which one coil adds nothing to."""
     image = (image / np.percentile(abs(image), 99.9)).astype(np.complex64)
     mps = coil_maps(COILS, image.shape)
-    noise = _periphery(sp.fft(image[None], axes=(-2, -1))) if measured else 0.0
+    noise = periphery_noise(sp.fft(image[None], axes=(-2, -1))) if measured else 0.0
     return Scan(domain, name, image, mps, mps * image, noise, False, license)
 
 
@@ -215,10 +215,10 @@ def _of_coils(domain: str, name: str, images: np.ndarray, license: str) -> Scan:
     mps = measured_maps(ksp)
     image = (mps.conj() * images).sum(axis=0)
     scale = np.percentile(abs(image), 99.9)
-    return Scan(domain, name, image / scale, mps, images / scale, _periphery(ksp) / scale, True, license)
+    return Scan(domain, name, image / scale, mps, images / scale, periphery_noise(ksp) / scale, True, license)
 
 
-def _periphery(ksp: np.ndarray) -> float:
+def periphery_noise(ksp: np.ndarray) -> float:
     """Standard deviation of a complex sample in the corners of k-space."""
     height, width = ksp.shape[-2:]
     corner = ksp[..., : height // 12, : width // 12]
