@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 #: Distance from the center of the header that does not count, as a fraction of the matrix and in samples.
 TOLERANCE_FRACTION, TOLERANCE = 1 / 32, 1
 #: How much more energy a readout at the peak must hold than any near the center of the header.
 DOMINANCE = 4.0
-#: Part of the energy that even or odd phase encodings must hold for a comparison.
-MIN_PARITY_FRACTION = 0.1
+#: Part of the energy of the strongest phase encoding below which the center of another one is not asked for.
+MIN_LINE_ENERGY = 0.01
+#: How probable a distance between even and odd readouts may be by chance.
+MAX_CHANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -18,17 +21,16 @@ class Energy:
 
     Attributes:
         acquisition (array): Energy of each acquisition, float64 (acquisitions,).
-        readout (array): Energy at each position of the encoded readout, of even and of odd phase encodings apart,
-            float64 (2, samples).
+        readout (array): Energy at each position of the encoded readout, of each phase encoding, float64 (ky, samples).
     """
 
     acquisition: np.ndarray
     readout: np.ndarray
 
     @classmethod
-    def empty(cls, n_acquisitions: int, n_samples: int) -> "Energy":
+    def empty(cls, n_acquisitions: int, n_lines: int, n_samples: int) -> "Energy":
         """Return the energy of nothing."""
-        return cls(np.zeros(n_acquisitions), np.zeros((2, n_samples)))
+        return cls(np.zeros(n_acquisitions), np.zeros((n_lines, n_samples)))
 
     def add(self, samples: np.ndarray, numbers: np.ndarray, offset: int, ky: np.ndarray) -> None:
         """Add readouts.
@@ -42,25 +44,34 @@ class Energy:
         power = (samples.real**2 + samples.imag**2).sum(axis=1, dtype=np.float64)
         self.acquisition[numbers] = power.sum(axis=1)
         start, stop = max(0, offset), min(self.readout.shape[1], offset + samples.shape[-1])
-        for parity in (0, 1):
-            of_parity = power[ky % 2 == parity]
-            self.readout[parity, start:stop] += of_parity[:, start - offset : stop - offset].sum(axis=0)
+        np.add.at(self.readout[:, start:stop], ky, power[:, start - offset : stop - offset])
 
     @property
     def parity_shift(self) -> float:
-        """Distance in samples between the centers of even and odd phase encodings; 0 if they have none."""
-        total = self.readout.sum(axis=1)
-        if not np.isfinite(total).all() or not total.min() > MIN_PARITY_FRACTION * total.sum():
-            return 0.0
-        if (self.readout.max(axis=1) < DOMINANCE * self.readout.mean(axis=1)).any():  # noise
-            return 0.0
-        # As many samples on both sides of the peak: an asymmetric echo has no center of mass.
+        """Distance in samples between the centers of even and odd phase encodings; 0 if it may be by chance.
+
+        The spectrum of an object is not symmetric, so that the centers of its lines scatter. Offset, slope and
+        alternation are fitted to them, weighted by energy, and the alternation is compared with its standard error.
+        """
         profile = self.readout.sum(axis=0)
         measured, peak = np.flatnonzero(profile), int(np.argmax(profile))
+        if not measured.size or not np.isfinite(profile).all():
+            return 0.0
+        # As many samples on both sides of the peak: an asymmetric echo has no center of mass.
         half = min(peak - measured[0], measured[-1] - peak)
         window = self.readout[:, peak - half : peak + half + 1]
-        center = window @ np.arange(window.shape[1]) / window.sum(axis=1)
-        return float(abs(center[0] - center[1]))
+        energy, highest = window.sum(axis=1), window.max(axis=1)
+        strong = (energy > MIN_LINE_ENERGY * energy.max()) & (highest > DOMINANCE * window.mean(axis=1))  # not noise
+        lines = np.flatnonzero(strong)
+        if (freedom := len(lines) - 3) < 1:
+            return 0.0
+        center, weight = window[lines] @ np.arange(window.shape[1]) / energy[lines], np.sqrt(energy[lines])
+        terms = np.stack([np.ones(len(lines)), lines - lines.mean(), (-1.0) ** lines / 2], axis=1) * weight[:, None]
+        fit, residual, rank, _ = np.linalg.lstsq(terms, center * weight)
+        if rank < 3:  # all even, or all odd
+            return 0.0
+        error = np.sqrt(residual[0] / freedom * np.linalg.inv(terms.T @ terms)[2, 2])
+        return float(abs(fit[2])) if abs(fit[2]) > stdtrit(freedom, 1 - MAX_CHANCE / 2) * error else 0.0
 
 
 def find_peak(profile: np.ndarray, center: int) -> int | None:
