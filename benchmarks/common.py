@@ -155,10 +155,10 @@ class Rows:
     def write(self) -> None:
         """Write everything, if there is a file."""
         if self.path:
-            head = json.dumps(self.description, indent=1)[:-2]
+            head = json.dumps({**self.description, "rows": None}, indent=1).removesuffix("null\n}")
             lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self.rows.items()))
             temporary = self.path.with_suffix(".part")
-            temporary.write_text(f'{head},\n "rows": {{\n{lines}\n }}\n}}\n')
+            temporary.write_text(f"{head}{{\n{lines}\n }}\n}}\n")
             temporary.replace(self.path)
 
 
