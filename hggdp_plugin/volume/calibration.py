@@ -27,12 +27,20 @@ class CoilMapEstimator:
         raw (RawData): The measurement.
         calib_width (int or None): Width of the calibration region; None: that of the fully sampled region.
         device (Device): Where to compute.
+        quiet (bool): Leave it to another estimator of the measurement to log how the maps are made, and to warn.
 
     Raises:
         InputError: Slabs on the Cartesian grid have no fully sampled center.
     """
 
-    def __init__(self, raw: RawData, calib_width: int | None = None, *, device: sp.Device = sp.cpu_device) -> None:
+    def __init__(
+        self,
+        raw: RawData,
+        calib_width: int | None = None,
+        *,
+        device: sp.Device = sp.cpu_device,
+        quiet: bool = False,
+    ) -> None:
         self.raw, self.device = raw, device
         self.shape = (raw.n_coils, *raw.grid)
         given = calib_width or (coil_maps.CALIB_WIDTH if raw.calib is None else raw.calib_shape)
@@ -44,8 +52,9 @@ class CoilMapEstimator:
         self._cache: dict[int, Array] = {}
         self._slab: tuple[int, coil_maps.VolumeMaps] | None = None
         self._slab_lock = threading.Lock()
-        _logger.info("Maps: %s.", self._method())
-        self._warn(calib_width)
+        if not quiet:
+            _logger.info("Maps: %s.", self._method())
+            self._warn(calib_width)
 
     def __call__(self, slice_: int) -> Array:
         """Return the maps of a slice.

@@ -83,7 +83,16 @@ def check_frames(
         InputError: The measurement needs 3D data consistency.
     """
     frames, found = [], {name: list[SelfCheck]() for name in priors}
-    for frame, data in frame_data(raw, mps, noise_var, n_frames=n_frames, calib_width=calib_width, device=device):
+    data_of_frames = frame_data(
+        raw,
+        mps,
+        noise_var,
+        n_frames=n_frames,
+        calib_width=calib_width,
+        device=device,
+        quiet=True,  # the reconstruction logs how the maps are made
+    )
+    for frame, data in data_of_frames:
         _, checks = choose_prior(*data, priors=priors, seed=seed, device=device)
         frames.append(frame)
         for name, check in checks.items():
@@ -99,6 +108,7 @@ def frame_data(
     n_frames: int | None = None,
     calib_width: int | None = None,
     device: sp.Device = sp.cpu_device,
+    quiet: bool = False,
 ) -> Iterator[tuple[tuple[int, ...], SliceData]]:
     """Yield the frames of a measurement one after the other, with their maps and noise variance.
 
@@ -109,6 +119,7 @@ def frame_data(
         n_frames (int or None): Number of frames, evenly spaced.
         calib_width (int or None): Width of the calibration region.
         device (Device): Where to compute the maps.
+        quiet (bool): Do not log how the maps are made.
 
     Yields:
         tuple: Index of the frame (repetition, contrast, phase, set, slice), and its data.
@@ -124,7 +135,7 @@ def frame_data(
         measured = measured[np.linspace(0, len(measured) - 1, n_frames).round().astype(int)]
     maps: Callable[[int], Array]
     if mps is None:
-        maps = CoilMapEstimator(raw, calib_width, device=device)
+        maps = CoilMapEstimator(raw, calib_width, device=device, quiet=quiet)
     else:
         maps = np.broadcast_to(mps, (raw.n_slices, raw.n_coils, *raw.grid)).__getitem__
     if noise_var is None and raw.whitened:

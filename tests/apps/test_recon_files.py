@@ -136,6 +136,13 @@ def test_options_that_do_not_go_together(folder, recon, tmp_path, capsys, option
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
+def test_a_self_check_says_once_how_the_maps_are_made(folder, recon, tmp_path, capsys):
+    assert recon(folder / "raw.h5", "-o", tmp_path / "out.npy", "--self-check") == 0
+    log = capsys.readouterr().out
+    assert log.count("Maps: ESPIRiT") == 1
+    assert "Self-check of 2 slices" in log
+
+
 def test_dicom(folder, recon, tmp_path):
     pydicom = pytest.importorskip("pydicom")
     assert recon(folder / "raw.h5", "-o", f"{tmp_path}/dicom/") == 0
