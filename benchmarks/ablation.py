@@ -119,7 +119,7 @@ def main() -> None:
     names = [name for name in (start, *variants(1, 1)) if all(rows.has(case.key, name) for case in found)]
     first = means(start, found, rows)
     table = {name: [f"{a - b:+.2f}" for a, b in zip(means(name, found, rows), first, strict=True)] for name in names}
-    rows.table("training", list(GROUPS), {**table, start: first})
+    rows.table(f"PSNR (dB), {args.steps} steps", list(GROUPS), {**table, start: first})
 
 
 if __name__ == "__main__":

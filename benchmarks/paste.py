@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/reach.md"
-RESULTS = ("reach", "selfcheck", "robustness", "adaptation")
+RESULTS = ("reach", "ablation", "selfcheck", "robustness", "adaptation")
 
 
 def tables() -> dict[str, dict[str, dict[str, str]]]:
