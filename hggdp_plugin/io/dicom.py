@@ -26,6 +26,8 @@ MAX_STORED = 4095
 #: Added to the series description, and said in the comments of every image.
 SERIES_SUFFIX = "learned prior (HGGDP)"
 COMMENTS = "Reconstructed from undersampled data with a learned prior (HGGDP). Research use only."
+#: Longest description of how an image was made (VR ST); that of a self-check of many slices is longer.
+MAX_DESCRIPTION = 1024
 #: Deviation from orthonormal directions that is still a geometry.
 DIRECTION_TOLERANCE = 1e-2
 #: DICOM keywords of elements of the MRD header.
@@ -205,7 +207,7 @@ def _common(raw: RawData | None, history: str) -> "Dataset":
     room = 64 - len(SERIES_SUFFIX) - 1
     dataset.SeriesDescription = f"{protocol[:room]} {SERIES_SUFFIX}".strip()
     dataset.ImageComments = COMMENTS
-    dataset.DerivationDescription = history
+    dataset.DerivationDescription = history[:MAX_DESCRIPTION]
     dataset.ImageType = ["DERIVED", "PRIMARY", "OTHER"]
     dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "RM", "NONE", None
     dataset.MRAcquisitionType = "3D" if raw is not None and raw.is_3d else "2D"
@@ -228,12 +230,14 @@ def _set(dataset: "Dataset", name: str, text: str) -> None:
     from pydicom import config
     from pydicom.datadict import dictionary_VR
     from pydicom.dataelem import DataElement
+    from pydicom.valuerep import DA, TM
 
     vr = dictionary_VR(name)
     value = text.replace("-", "") if vr == "DA" else text.replace(":", "") if vr == "TM" else text
     if name == "PatientSex":
         value = value if value in ("M", "F", "O") else "O"
     try:
+        {"DA": DA, "TM": TM}.get(vr, str)(value)  # refuses dates that the calendar does not have
         dataset.add(DataElement(name, vr, value, validation_mode=config.RAISE))
     except (ValueError, TypeError, OverflowError):
         _logger.info("%s of the header does not fit into DICOM: left out.", name)

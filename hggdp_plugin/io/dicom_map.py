@@ -53,7 +53,7 @@ def write_dicom_map(
     for first in range(0, len(sources), len(order)):
         for numbers in _stacks(sources[first : first + len(order)]):
             of_stack = [sources[first + number] for number in numbers]
-            maps.append(_map(planes[first + numbers], of_stack, window, history, digest, len(maps) + 1))
+            maps.append(_map(planes[first + numbers], of_stack, window, digest, len(maps) + 1))
     save(path, maps)
 
 
@@ -70,12 +70,7 @@ def _stacks(images: "Sequence[Dataset]") -> list[np.ndarray]:
 
 
 def _map(
-    std: np.ndarray,
-    sources: "Sequence[Dataset]",
-    window: tuple[float, float],
-    history: str,
-    digest: str,
-    number: int,
+    std: np.ndarray, sources: "Sequence[Dataset]", window: tuple[float, float], digest: str, number: int
 ) -> "ParametricMap":
     """Make the parametric map of one stack."""
     from highdicom import VOILUTTransformation
@@ -104,7 +99,7 @@ def _map(
             content_description="Standard error of the complex image",
             series_description=DESCRIPTION,
         )
-    result.ImageComments, result.DerivationDescription = COMMENTS, history
+    result.ImageComments, result.DerivationDescription = COMMENTS, sources[0].DerivationDescription
     return result
 
 
@@ -119,8 +114,6 @@ def _mapping(maximum: float) -> "RealWorldValueMapping":
         "Standard error, in the units of the image",
         codes.UCUM.ArbitraryUnit,
         (0.0, maximum),
-        slope=1.0,
-        intercept=0.0,
         quantity_definition=codes.DCM.MRSignalIntensity,
     )
     name, value = (CodedConcept.from_code(c) for c in (codes.DCM.Derivation, codes.SCT.StandardDeviation))

@@ -89,8 +89,22 @@ def test_what_the_values_are(tmp_path, rng):
     assert window.WindowCenter + window.WindowWidth / 2 == pytest.approx(np.percentile(std, 99.8), rel=1e-5)
 
 
+def test_headers_that_do_not_fit(tmp_path, rng, caplog):
+    """What the MR images leave out does not stop the maps, which are stricter."""
+    odd = SUBJECT.replace("1970-02-03", "1970-02-31").replace("07:08:09", "27:08:09").replace(">F<", ">?<")
+    raw = stack(tmp_path / "raw.h5", xml=odd.replace("1.2.3.4", "none").replace("Doe^Jane", "Doe^Jane^" * 9))
+    image = magnitude(raw)
+    io.write_image(f"{tmp_path}/out/", image, raw=raw, std=image)
+    images, maps = read_series(tmp_path / "out")
+    for dataset in (*images.values(), *maps):
+        assert (dataset.StudyDate, dataset.PatientSex) == ("20240506", "O")
+        assert not dataset.PatientBirthDate
+        assert not dataset.StudyTime
+    assert "PatientBirthDate of the header does not fit" in caplog.text
+
+
 def test_an_error_of_zero(tmp_path):
-    io.write_image(tmp_path / "image.dcm", np.ones((8, 8)), std=np.zeros((8, 8)))
+    io.write_image(tmp_path / "image.dcm", np.ones((8, 8)), std=np.zeros((8, 8)), history="long" * 999)
     assert not hd.pm.ParametricMap.from_file(tmp_path / "image_std.dcm").pixel_array.any()
 
 
