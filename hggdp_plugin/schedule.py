@@ -237,10 +237,10 @@ class NoiseSchedule:
         return cls(geometric(sigma_max, sigma_min, levels), 1, FewStep(eta, momentum, random_flips), from_data)
 
     @classmethod
-    def quick(cls, levels: int = 10, sigma_max: float = 0.1, sigma_min: float = 0.01) -> "NoiseSchedule":
+    def quick(cls, levels: int = 10, sigma_max: float = 0.15, sigma_min: float = 0.01) -> "NoiseSchedule":
         """Return :meth:`fast` with as few levels as several coils need.
 
-        ``docs/performance.md`` shows what it costs and gains (``benchmarks/quick.py``).
+        With one coil, fewer steps need a higher first level. ``docs/performance.md`` shows what it costs and gains (``benchmarks/quick.py``).
 
         Args:
             levels (int): Noise levels.
