@@ -77,10 +77,14 @@ class HGGDPRecon(sp.app.App):
     ``ndim=3`` on the Cartesian grid: data consistency is that of the volume, and the prior sees its slices, across
     another of the three axes at every step. ``mps`` are then (coils, D, H, W), ``y`` on the Cartesian grid likewise.
 
+    Where the object is larger than the field of view, several of its positions fall on one pixel, which one map for
+    each coil cannot explain. With ``maps=2`` there are two, :math:`S x = S_1 x_1 + S_2 x_2` (soft-SENSE). The result is
+    both images, (..., 2, H, W); :func:`hggdp_plugin.coil_maps.combine_sets` makes one of them.
+
     Args:
         y (array): k-space, complex (..., coils, H, W), zero where not sampled, or (..., coils, *coord.shape[:-1]).
-        mps (None or array): Coil sensitivity maps (coils, H, W), or with the leading axes of ``y``. None: one coil of
-            unit sensitivity, Cartesian.
+        mps (None or array): Coil sensitivity maps (coils, H, W), or with the leading axes of ``y``; several sets
+            (..., maps, coils, H, W). None: one coil of unit sensitivity, Cartesian.
         noise_var (None or float): Noise variance :math:`\nu = E|n|^2` of a complex sample of ``y`` of weight 1
             (prewhitened data: 1; half of it gives a higher PSNR on a Cartesian grid). 0: exact consistency.
             None: 0 for one coil of unit sensitivity on a Cartesian grid, else a part of the variance at the periphery
@@ -105,6 +109,7 @@ class HGGDPRecon(sp.app.App):
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
         ndim (None or int): Axes of an image, 2 or 3; None: those of ``coord``, and 2 on the Cartesian grid.
+        maps (int): Sets of maps, as in :func:`hggdp_plugin.coil_maps.espirit_maps`; 1: no axis of sets.
 
     Attributes:
         problem (SenseProblem): Operator, scaled data and noise variance.
@@ -151,6 +156,7 @@ class HGGDPRecon(sp.app.App):
         show_pbar: bool = True,
         leave_pbar: bool = True,
         ndim: int | None = None,
+        maps: int = 1,
     ) -> None:
         if comm is not None and isinstance(schedule, NoiseSchedule) and isinstance(schedule.rule, Gibbs):
             raise ValueError("comm: drawing from the posterior needs all coils in one process; leave it out")
@@ -160,6 +166,8 @@ class HGGDPRecon(sp.app.App):
             self.device = _device(device)
             self.schedule, self.prior = _check_choices(schedule, prior, max_cg_iter, seed)
             if isinstance(self.schedule.rule, HGGDP) and self.schedule.rule.reference_noise:
+                if maps > 1:
+                    raise ValueError("maps: reference_noise is for one set of maps")
                 check_reference_noise(optional_array("mps", mps), optional_array("weights", weights), coord)
             if self.processes is not None:
                 self.processes.check_same(
@@ -175,6 +183,7 @@ class HGGDPRecon(sp.app.App):
                 coil_batch_size=coil_batch_size,
                 comm=self.processes,
                 ndim=ndim,
+                maps=maps,
             )
             if coord is None and self.problem.ndim == 2 and self._doubts_y:
                 warn_of_image(as_array("y", y))
@@ -200,7 +209,10 @@ class HGGDPRecon(sp.app.App):
 
     @property
     def image(self) -> Array:
-        """The current image, in the units of ``y``, zero where no coil has a signal; complex64 (..., H, W)."""
+        """The current image, in the units of ``y``, zero where no coil has a signal; complex64 (..., H, W).
+
+        With several sets of maps those of all sets, (..., maps, H, W).
+        """
         with self.device:
             return self._mean(self.alg.x) * self.problem.scale
 

@@ -85,17 +85,20 @@ class VolumeMaps:
         center (array): Fully sampled center of k-space, (coils, d, h, w).
         matrix (tuple of ints): Size of the volume (D, H, W).
         device (Device): Where to compute.
+        maps (int): Sets of maps, as in :func:`espirit_maps`.
     """
 
-    def __init__(self, center: Array, matrix: tuple[int, int, int], device: sp.Device = sp.cpu_device) -> None:
-        self.device, self.matrix = device, matrix
+    def __init__(
+        self, center: Array, matrix: tuple[int, int, int], device: sp.Device = sp.cpu_device, *, maps: int = 1
+    ) -> None:
+        self.device, self.matrix, self.maps = device, matrix, maps
         region = tuple(min(n, m, CALIB_WIDTH) for n, m in zip(center.shape[1:], matrix, strict=True))
         with device, _one_thread():
-            self._coarse = _coarse_maps(_center(sp.to_device(center, device)[None], region), matrix)
+            self._coarse = _coarse_maps(_center(sp.to_device(center, device)[None], region), matrix, maps)
 
     @classmethod
     def along_readout(
-        cls, calib: Array, calib_width: int | tuple[int, ...], device: sp.Device = sp.cpu_device
+        cls, calib: Array, calib_width: int | tuple[int, ...], device: sp.Device = sp.cpu_device, *, maps: int = 1
     ) -> "VolumeMaps":
         """Estimate the maps of all positions along the readout of a 3D Cartesian scan.
 
@@ -104,6 +107,7 @@ class VolumeMaps:
                 readout.
             calib_width (int or tuple of ints): Size of the fully sampled center, see :func:`calibration_shape`.
             device (Device): Where to compute.
+            maps (int): Sets of maps, as in :func:`espirit_maps`.
 
         Returns:
             VolumeMaps: Its sections are the positions.
@@ -111,23 +115,24 @@ class VolumeMaps:
         positions, coils, height, width = calib.shape
         region = calibration_shape(calib_width, (height, width))
         center = sp.fft(sp.resize(calib, (positions, coils, *region)), axes=(0,)).swapaxes(0, 1)
-        return cls(center, (positions, height, width), device)
+        return cls(center, (positions, height, width), device, maps=maps)
 
     def __len__(self) -> int:
         return self.matrix[0]
 
     def volume(self) -> Array:
-        """Return the maps of the volume, complex64 (coils, D, H, W) in host memory."""
-        return np.stack([sp.to_device(self[section]) for section in range(len(self))], axis=1)
+        """Return the maps of the volume, complex64 (coils, D, H, W) or (maps, coils, D, H, W) in host memory."""
+        return np.stack([sp.to_device(self[section]) for section in range(len(self))], axis=-3)
 
     def __getitem__(self, section: int) -> Array:
-        """Return the maps of a section across the first axis, complex64 (coils, H, W) on the device."""
+        """Return the maps of a section across the first axis, as :func:`espirit_maps` does of a slice."""
         if not 0 <= section < len(self):
             raise IndexError(f"section {section} of {len(self)}")
         with self.device, _one_thread():
             points = [espirit.positions(n, self.device.xp) for n in self.matrix]
             points[0] = points[0][section : section + 1]
-            return self._coarse.interpolate(points)[0, 0, :, 0]
+            mps = self._coarse.interpolate(points)[0, :, :, 0]
+            return mps[0] if self.maps == 1 else mps
 
 
 def low_resolution_maps(kspace: Array, width: int = CALIB_WIDTH, device: sp.Device = sp.cpu_device) -> Array:
@@ -233,6 +238,28 @@ def combine_coils(
     with device:
         images = sp.ifft(sp.to_device(kspace, device), axes=(-2, -1))
         return (mps.conj() * images).sum(axis=-3).astype(np.complex64)
+
+
+def combine_sets(images: Array, ndim: int = 2) -> Array:
+    """Combine the images of several sets of maps to one: their root sum of squares, with the phase of the first.
+
+    Where two positions of the object share a pixel, any two orthonormal combinations of their sensitivities are maps of
+    it, and what is in which image is arbitrary. The root sum of squares is the same for all of them, that of the coil
+    images; the sum is not.
+
+    Args:
+        images (array): Images (..., maps, H, W).
+        ndim (int): Axes of an image, 3 for volumes.
+
+    Returns:
+        array: Images (..., H, W).
+    """
+    xp, axis = sp.get_array_module(images), -ndim - 1
+    with sp.get_device(images):
+        first = images.take(0, axis)
+        size = abs(first)
+        total = xp.sqrt((abs(images) ** 2).sum(axis=axis))
+        return xp.where(size > 0, first * (total / xp.where(size > 0, size, 1)), total).astype(images.dtype)
 
 
 def _one_thread() -> threadpool_limits:

@@ -6,6 +6,7 @@ import numpy as np
 import sigpy as sp
 
 from hggdp_plugin._typing import Array, RandomGenerator
+from hggdp_plugin.coil_maps import combine_sets
 from hggdp_plugin.interop import as_array, optional_array
 from hggdp_plugin.linops import FFT, Sense, Stacked, kspace_diagonal
 from hggdp_plugin.linops.sense import image_axes
@@ -37,7 +38,8 @@ class SenseProblem:
     """Find x with A x close to y, for images x whose maximum magnitude is about 1.
 
     Attributes:
-        A: The operator :class:`hggdp_plugin.linops.Sense`, images (..., H, W) to k-space.
+        A: The operator :class:`hggdp_plugin.linops.Sense`, images (..., H, W) to k-space. With several sets of maps
+            images are (..., maps, H, W), and all shapes of images below have that axis, scales one more 1.
         y: k-space, times the square root of the weights and divided by ``scale``.
         scale: Complex factor between x and the image in the units of the data, complex64 (..., 1, 1).
         noise_var: Noise variance E|n|^2 of a complex sample of ``y``, float32, a scalar or (..., 1, 1).
@@ -46,6 +48,7 @@ class SenseProblem:
         solver: How data consistency is solved by default.
         is_cartesian: Whether the samples lie on the Cartesian grid.
         ndim: Axes of an image: 2, or 3 for volumes, whose shapes have D before H and one more 1.
+        maps: Sets of maps.
     """
 
     A: sp.linop.Linop
@@ -57,6 +60,12 @@ class SenseProblem:
     solver: Solver
     is_cartesian: bool = True
     ndim: int = 2
+    maps: int = 1
+
+    @property
+    def n_batch_axes(self) -> int:
+        """Leading axes of the images along which the problems are independent. Images of several sets are not."""
+        return self.start.ndim - _axes_of_one(self.ndim, self.maps)
 
     @classmethod
     def build(
@@ -71,13 +80,14 @@ class SenseProblem:
         coil_batch_size: int | None = None,
         comm: sp.Communicator | Processes | None = None,
         ndim: int | None = None,
+        maps: int = 1,
     ) -> "SenseProblem":
         """Set up the problem, and estimate its scale and noise variance.
 
         Args:
             y (array): k-space, complex (..., coils, H, W), or (..., coils, *coord.shape[:-1]).
-            mps (None or array): Coil sensitivity maps (coils, H, W), or with the leading axes of ``y``. None: one coil
-                of unit sensitivity, Cartesian.
+            mps (None or array): Coil sensitivity maps (coils, H, W), or with the leading axes of ``y``; several sets
+                (..., maps, coils, H, W). None: one coil of unit sensitivity, Cartesian.
             noise_var (None or float): Noise variance E|n|^2 of a complex sample of ``y`` of weight 1. None: 0 for one
                 coil of unit sensitivity on the Cartesian grid, else estimated at the periphery of k-space.
             weights (None or array): k-space weights that broadcast to ``y``. A number, or None for 1, Cartesian: where
@@ -89,6 +99,7 @@ class SenseProblem:
             comm (None or Communicator): SigPy communicator; each process has the ``y`` and ``mps`` of its own coils.
                 Wrapped in :class:`hggdp_plugin.processes.Processes`, an error in one process ends all.
             ndim (None or int): Axes of an image, 2 or 3; None: those of ``coord``, and 2 on the Cartesian grid.
+            maps (int): Sets of maps.
 
         Returns:
             SenseProblem: The problem, on ``device``.
@@ -100,29 +111,32 @@ class SenseProblem:
         y = as_array("y", y)
         mps, weights = optional_array("mps", mps), optional_array("weights", weights)
         coord = optional_array("coord", coord)
-        check_arguments(y, mps, noise_var, weights, coord, ndim)
-        check_counts(coil_batch_size=coil_batch_size)
+        check_counts(coil_batch_size=coil_batch_size, maps=maps)
+        check_arguments(y, mps, noise_var, weights, coord, ndim, maps)
         if comm is not None:
-            _check_same(comm, y, mps, noise_var, weights, coord, image_axes(coord, ndim))
+            _check_same(comm, y, mps, noise_var, weights, coord, image_axes(coord, ndim), maps)
         device = sp.Device(device)
         with device:
             xp, is_cartesian, ndim = device.xp, coord is None, image_axes(coord, ndim)
-            is_diagonal = is_cartesian and comm is None and (mps is None or _is_unit(mps, ndim))
+            is_diagonal = is_cartesian and comm is None and maps == 1 and (mps is None or _is_unit(mps, ndim))
             y, mps, weights, coord = _place(y, mps, weights, coord, ndim, device, comm)
             batch = y.shape[: -ndim - 1 if coord is None else -coord.ndim]
             if coil_batch_size is None:
                 coils, *shape = mps.shape[-ndim - 1 :]
-                coil_batch_size = coils_at_a_time((*batch, *shape), coils, is_cartesian, device, ndim)
-            A = Sense(mps, batch, coord, weights, coil_batch_size, comm, ndim=ndim)
+                coil_batch_size = coils_at_a_time((maps, *batch, *shape), coils, is_cartesian, device, ndim)
+            A = Sense(mps, batch, coord, weights, coil_batch_size, comm, ndim=ndim, maps=maps)
             y = y if weights is None else y * weights**0.5
 
-            x = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS, ndim)
-            scale = estimate_scale(x, ndim)
+            one = _axes_of_one(ndim, maps)
+            x = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS, one)
+            scale = estimate_scale(combine_sets(x, ndim) if maps > 1 else x, ndim).reshape(*batch, *[1] * one)
             y = y / scale.reshape(*batch, *[1] * (y.ndim - len(batch)))
             if noise_var is not None:
                 variance = (noise_var**0.5 / abs(scale)) ** 2
+            elif is_diagonal:
+                variance = 0.0
             else:
-                variance = 0.0 if is_diagonal else estimate_noise_var(y, coord, comm, ndim)
+                variance = estimate_noise_var(y, coord, comm, ndim).reshape(scale.shape)
             return cls(
                 A=A,
                 y=y,
@@ -133,6 +147,7 @@ class SenseProblem:
                 solver=_closed_form(A, mps, weights) if is_diagonal else _iterative(A, mps, weights, coord, comm),
                 is_cartesian=is_cartesian,
                 ndim=ndim,
+                maps=maps,
             )
 
     def consistency(self, solver: Solver | None = None) -> L2DataConsistency:
@@ -179,7 +194,8 @@ class SenseProblem:
         Returns:
             SenseProblem: The problem with a leading axis of n, and the scale and noise variance of this one.
         """
-        n, batch, ones = len(images), self.start.shape[: -self.ndim], [1] * self.ndim
+        n, one = len(images), _axes_of_one(self.ndim, self.maps)
+        batch, ones = self.start.shape[: self.n_batch_axes], [1] * one
         A = Stacked(self.A, n)
         with sp.get_device(images):
             xp = sp.get_array_module(images)
@@ -187,14 +203,20 @@ class SenseProblem:
             std = xp.broadcast_to(xp.sqrt(xp.asarray(noise_var, np.float32) / 2), (*batch, *ones))
             y = A(images) + std.reshape(*batch, *[1] * (self.y.ndim - len(batch))) * noise
             is_diagonal = isinstance(self.solver, Diagonal)
-            start = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS, self.ndim)
+            start = _least_squares(A, y, 1 if is_diagonal else LEAST_SQUARES_ITERATIONS, one)
         return replace(self, A=A, y=y, start=start, solver=_stack(self.solver, n))
 
     def conjugate_gradient(self, max_iter: int) -> Solver:
         """Return the solver with a number of conjugate gradient iterations, or the closed form where there is one."""
         if isinstance(self.solver, Diagonal):
             return self.solver
-        return ConjugateGradient(max_iter, getattr(self.solver, "approximation", None), self.ndim)
+        approximation = getattr(self.solver, "approximation", None)
+        return ConjugateGradient(max_iter, approximation, _axes_of_one(self.ndim, self.maps))
+
+
+def _axes_of_one(ndim: int, maps: int) -> int:
+    """Return the axes of one problem's images: those of an image, and that of several sets of maps."""
+    return ndim + (maps > 1)
 
 
 def _check_same(
@@ -205,12 +227,13 @@ def _check_same(
     weights: Array | None,
     coord: Array | None,
     ndim: int,
+    maps: int,
 ) -> None:
     """Refuse arguments with which the processes would not take the same course."""
     kspace_axes = ndim if coord is None else coord.ndim - 1
     comm.check_same(
         y=(y.shape[: -kspace_axes - 1], y.shape[-kspace_axes:]),
-        mps=None if mps is None else mps.shape[-ndim:],
+        mps=None if mps is None else (mps.shape[-ndim:], maps),
         noise_var=noise_var,
         weights=weights is None or weights.size == 1,
         coord=None if coord is None else np.ascontiguousarray(sp.to_device(coord)).tobytes(),
@@ -253,10 +276,11 @@ def _stack(solver: Solver, n: int) -> Solver:
     return solver
 
 
-def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int, ndim: int) -> Array:
+def _least_squares(A: sp.linop.Linop, y: Array, max_iter: int, axes: int) -> Array:
+    """Return the least-squares images, with so many axes in each problem."""
     xp = sp.get_array_module(y)
     b = xp.ascontiguousarray(A.H(y))  # whose layout can be that of the maps
-    return run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), ndim, max_iter))
+    return run(BatchConjugateGradient(A.N, b, xp.zeros_like(b), axes, max_iter))
 
 
 def estimate_noise_var(
@@ -294,16 +318,20 @@ def _closed_form(A: Sense, mps: Array, weights: Array | None) -> Diagonal:
 
 def _iterative(A: Sense, mps: Array, weights: Array | None, coord: Array | None, comm: Processes | None) -> Solver:
     """Return the default solver of several coils or non-Cartesian samples."""
-    ndim = A.ndim
+    ndim, maps = A.ndim, A.maps
     if coord is None:
         top = sp.get_array_module(mps).broadcast_to(weights, A.oshape).max(axis=tuple(range(-ndim, 0)), keepdims=True)
-        return Chebyshev(_max_eigenvalue(mps, top.max(axis=-ndim - 1), comm, ndim), CARTESIAN_ITERATIONS)
+        return Chebyshev(_max_eigenvalue(mps, top.max(axis=-ndim - 1), comm, ndim, maps), CARTESIAN_ITERATIONS)
     # Non-Cartesian samples are far denser at the center, where unpreconditioned CG spends its iterations. (With few
     # Cartesian lines the preconditioner hurts: it amplifies poorly determined components.)
-    density = kspace_diagonal(mps, coord, weights)
+    # The density that the coils of the first set blur serves all sets: others cover a small part of the image.
+    density = kspace_diagonal(mps.take(0, -ndim - 2) if maps > 1 else mps, coord, weights)
     if comm is not None:
         comm.allreduce(density)
-    return ConjugateGradient(NON_CARTESIAN_ITERATIONS, Diagonal(FFT(A.ishape, ndim), density, ndim), ndim)
+    if maps > 1:
+        density = sp.get_array_module(density).expand_dims(density, -ndim - 1)
+    approximation = Diagonal(FFT(A.ishape, ndim), density, ndim)
+    return ConjugateGradient(NON_CARTESIAN_ITERATIONS, approximation, _axes_of_one(ndim, maps))
 
 
 def _support(mps: Array, comm: Processes | None, ndim: int) -> Array:
@@ -314,13 +342,23 @@ def _support(mps: Array, comm: Processes | None, ndim: int) -> Array:
     return support > 0
 
 
-def _max_eigenvalue(mps: Array, max_weight: Array, comm: Processes | None, ndim: int) -> Array:
-    """Return an upper bound of the eigenvalues of a Cartesian A^H A: weight times sum of squares; (..., 1, 1)."""
-    power = max_weight * (abs(mps) ** 2).sum(axis=-ndim - 1)
+def _max_eigenvalue(mps: Array, max_weight: Array, comm: Processes | None, ndim: int, maps: int) -> Array:
+    """Return an upper bound of the eigenvalues of a Cartesian A^H A: weight times sum of squares; (..., 1, 1).
+
+    Several sets have a matrix of inner products in each pixel, whose eigenvalues its row sums bound (Gershgorin).
+    """
+    xp, coil = sp.get_array_module(mps), -ndim - 1
+    power = (abs(mps) ** 2).sum(axis=coil)
+    if maps > 1:
+        sets = xp.moveaxis(mps, coil - 1, 0)
+        rows = [sum(abs((one.conj() * other).sum(axis=coil)) for other in sets) for one in sets]
+        power = xp.stack(rows).max(axis=0)
+    power = max_weight * power
     if comm is not None:
         comm.allreduce(power)
     top = power.max(axis=tuple(range(-ndim, 0)), keepdims=True)
-    return sp.get_array_module(top).where(top > 0, top, 1)
+    top = xp.where(top > 0, top, 1)
+    return top.reshape(*top.shape[:-ndim], *[1] * _axes_of_one(ndim, maps))
 
 
 def _is_unit(mps: Array, ndim: int) -> bool:

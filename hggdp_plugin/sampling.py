@@ -59,7 +59,7 @@ def build_sampler(
         consistency: DataConsistency = GradientConsistency(problem.A, problem.y, support=problem.support)
     else:
         consistency = problem.consistency(solver)
-    n_batch_axes, K = problem.start.ndim - problem.ndim, prior.views
+    n_batch_axes, K = problem.n_batch_axes, prior.views
     start, R = problem.start.copy(), Replicate(problem.start.shape, K)
     if isinstance(rule, HGGDP):
         views = start_image(R(start), schedule, rng, n_batch_axes)
@@ -104,15 +104,14 @@ def _gibbs(
     solver: Solver | None,
 ) -> SplitGibbs:
     """Build the sampler that draws from the posterior."""
-    n_batch_axes = problem.start.ndim - problem.ndim
     return SplitGibbs(
         lambda x, sigma: prior.denoise(x, sigma, rng),
-        problem.likelihood(rng, solver, n_batch_axes=n_batch_axes),
+        problem.likelihood(rng, solver, n_batch_axes=problem.n_batch_axes),
         problem.start.copy(),
         [schedule.sigma(i) for i in range(len(schedule))],
         rng,
         ratio=rule.ratio,
-        n_batch_axes=n_batch_axes,
+        n_batch_axes=problem.n_batch_axes,
     )
 
 

@@ -123,6 +123,8 @@ class UncertaintyMap(sp.app.App):
             raise ValueError("recon: repeated scans need all coils in one process; make it without comm")
         if recon.problem.ndim == 3:
             raise ValueError("recon: the uncertainty of volumes is not implemented; give the reconstruction of slices")
+        if recon.problem.maps > 1:
+            raise ValueError("recon: the uncertainty is that of one image; make it with one set of maps")
         if not recon.alg.done():
             recon.run()
         self.recon, self.problem, self.device, self.priors = recon, recon.problem, recon.device, priors

@@ -31,6 +31,7 @@ def check_arguments(
     weights: Array | None,
     coord: Array | None,
     ndim: int | None = None,
+    maps: int = 1,
 ) -> None:
     """Refuse arguments of :class:`hggdp_plugin.HGGDPRecon` that do not fit together.
 
@@ -41,6 +42,7 @@ def check_arguments(
         weights (None or array): k-space weights.
         coord (None or array): Non-Cartesian coordinates.
         ndim (None or int): Axes of an image.
+        maps (int): Sets of maps.
 
     Raises:
         ValueError: Names the argument, its shape and what would fit.
@@ -67,23 +69,19 @@ def check_arguments(
     with sp.get_device(y):
         if not y.any():
             raise ValueError("y: all samples are zero; there is nothing to reconstruct")
-    batch, coils = y.shape[: -len(axes) - 1], y.shape[-len(axes) - 1]
-    if mps is None and coils != 1:
-        raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps (coils, {image})")
+    coils = y.shape[-len(axes) - 1]
+    if mps is None and (coils != 1 or maps != 1):
+        shape = f"({'maps, ' if maps > 1 else ''}coils, {image})"
+        raise ValueError(f"mps: y has {coils} coils (shape {y.shape}); give sensitivity maps {shape}")
     if mps is not None:
-        matrix = y.shape[-ndim:] if coord is None else mps.shape[-ndim:]
-        if not mps.any():
-            raise ValueError(f"mps: all values are zero (shape {mps.shape}); estimate them from calibration data")
-        if mps.shape[-ndim - 1 :] != (coils, *matrix) or mps.shape[: -ndim - 1] not in ((), batch):
-            sets = "; of two sets give the first, mps[0]" if mps.shape == (2, coils, *matrix) else ""
-            raise ValueError(f"mps: expected shape {(coils, *matrix)} for y of shape {y.shape}, got {mps.shape}{sets}")
+        _check_maps(mps, maps, y, len(axes), ndim, y.shape[-ndim:] if coord is None else mps.shape[-ndim:])
     if coord is None and ndim == 2 and coils_look_like_phase_encodings(y):
         raise ValueError(
             f"y: of shape {y.shape}, expected (..., coils, H, W); the energy is in the middle of the coil axis. Move "
             "the coils there. For volumes (coils, D, H, W) give ndim=3 or, along an axis that is fully sampled, an "
             "inverse FFT, and it becomes a leading axis"
         )
-    if mps is not None and ndim == 2 and _are_coils_first(mps):
+    if mps is not None and ndim == 2 and maps == 1 and _are_coils_first(mps):
         raise ValueError(
             f"mps: of shape {mps.shape}, expected (..., coils, H, W); the squares of the maps sum to a constant along "
             "the first axis, not along the third last. Move the coils there, in y too: numpy.moveaxis(a, 0, -3)"
@@ -98,6 +96,11 @@ def check_arguments(
         _check_units(coord, mps.shape[-ndim:])
     if noise_var is not None and not 0 <= noise_var < float("inf"):
         raise ValueError(f"noise_var: expected a noise variance >= 0, got {noise_var}")
+
+
+def sets_axis(maps: int) -> tuple[int, ...]:
+    """Return the axis of the sets of coil maps in the shapes of maps and images: there is none for one set."""
+    return (maps,) if maps > 1 else ()
 
 
 def check_counts(**counts: int | None) -> None:
@@ -131,6 +134,18 @@ def check_reference_noise(mps: Array | None, weights: Array | None, coord: Array
         raise ValueError(f"weights: reference_noise needs weights of at most 1, got up to {top:.3g}")
     if mps is not None and (top := float((abs(mps) ** 2).sum(axis=-3).max())) > 1.01:
         raise ValueError(f"mps: reference_noise needs a sum of squares of 1 over the coils, got up to {top:.3g}")
+
+
+def _check_maps(mps: Array, maps: int, y: Array, kspace_axes: int, ndim: int, matrix: tuple[int, ...]) -> None:
+    """Refuse maps of zeros, or of another shape than (coils, *matrix) with what may stand in front."""
+    if not mps.any():
+        raise ValueError(f"mps: all values are zero (shape {mps.shape}); estimate them from calibration data")
+    batch, coils = y.shape[: -kspace_axes - 1], y.shape[-kspace_axes - 1]
+    expected = (*sets_axis(maps), coils, *matrix)
+    if mps.shape not in (expected, (*batch, *expected)):
+        is_two = maps == 1 and mps.shape[-ndim - 2 :] == (2, coils, *matrix)
+        hint = "; for two sets give maps=2" if is_two else ""
+        raise ValueError(f"mps: expected shape {expected} for y of shape {y.shape}, got {mps.shape}{hint}")
 
 
 def _check_units(coord: Array, matrix: tuple[int, ...]) -> None:

@@ -24,7 +24,7 @@ from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.record import Record, describe, prior_digest
 from hggdp_plugin.report import Report, write_report, zero_filled_image
 from hggdp_plugin.schedule import NoiseSchedule
-from hggdp_plugin.validation import check_reference_noise
+from hggdp_plugin.validation import check_reference_noise, sets_axis
 from hggdp_plugin.volume.calibration import to_virtual_coils
 from hggdp_plugin.volume.reconstruct import VolumeRecon, reconstruct
 from hggdp_plugin.volume.resume import ResumeStore
@@ -151,6 +151,7 @@ class ReconJob:
             "max_cg_iter": args.max_cg_iter,
             "calib_width": args.calib_width,
             "batch_size": args.batch_size,
+            "maps": args.maps,
             "device": self.device,
         }
 
@@ -211,7 +212,7 @@ class ReconJob:
     def _coils(self, raw: io.RawData) -> tuple[io.RawData, Array | None]:
         """Return the measurement in the coils that the options ask for, and the coil maps if they are given."""
         args = self.args
-        mps = _given_maps(args.mps, raw) if args.mps else None
+        mps = _given_maps(args.mps, raw, args.maps) if args.mps else None
         if args.coils:
             with refusals("--coils", "recon"):
                 raw, matrix = to_virtual_coils(raw, args.coils)
@@ -250,6 +251,7 @@ class ReconJob:
             "virtual_coils": args.coils,
             "calib_width": args.calib_width,
             "maps": None if args.mps is None else str(args.mps),
+            "sets_of_maps": args.maps,
             "trajectory": None if args.coord is None else str(args.coord),
             "float32": args.float32,
             "device": str(self.device),
@@ -291,10 +293,11 @@ class ReconJob:
         _logger.info("Wrote %s.", args.report)
 
 
-def _given_maps(path: Path, raw: io.RawData) -> Array:
-    mps = io.read_maps(path, raw.slice_axis)
-    shape = (raw.n_coils, *raw.grid)
+def _given_maps(path: Path, raw: io.RawData, maps: int) -> Array:
+    mps = io.read_maps(path, raw.slice_axis, maps)
+    shape = (*sets_axis(maps), raw.n_coils, *raw.grid)
     if mps.shape not in ((1, *shape), (raw.n_slices, *shape)):
-        expected = f"(coils, y, x) = {shape}, or the same with {raw.n_slices} slices in front"
+        axes = f"({'maps, ' if maps > 1 else ''}coils, y, x)"
+        expected = f"{axes} = {shape}, or the same with {raw.n_slices} slices in front"
         raise InputError(path, f"maps of shape {mps.shape}, expected {expected}", "use maps of this measurement")
     return mps

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hggdp_plugin.apps._cli import input_file, log_to_file, natural, positive, run, set_quiet, sole_writer
-from hggdp_plugin.apps._recon_input import PIPE, check_number_of_images, read_input
+from hggdp_plugin.apps._recon_input import AUTO, PIPE, check_number_of_images, read_input
 from hggdp_plugin.io.files import FOLDER, InputError, check_output, check_std_output, suffix_of
 from hggdp_plugin.log import collected_log
 
@@ -79,17 +79,29 @@ def build_parser() -> argparse.ArgumentParser:
         help="encoding to reconstruct, if the header has several (default: the one that covers most of k-space)",
     )
     parser.add_argument(
-        "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy, .cfl or .h5"
-    )
-    parser.add_argument(
         "-t", "--coord", type=Path, metavar="TRAJ", help="trajectory of .cfl or .npy k-space, in units of 1 / FOV"
     )
-    parser.add_argument("--coils", type=positive, metavar="N", help="compress to N virtual coils")
-    parser.add_argument("--calib-width", type=positive, metavar="N", help="width of the calibration region")
+    _add_coil_options(parser)
     _add_method_options(parser.add_argument_group("method"))
     _add_machine_options(parser.add_argument_group("machine"))
     _add_cohort_options(parser.add_argument_group("cohort", "many files on several workers (needs the extra cluster)"))
     return parser
+
+
+def _add_coil_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mps", type=Path, help="sensitivity maps (coils, y, x) or (slices, coils, y, x), .npy, .cfl or .h5"
+    )
+    parser.add_argument(
+        "--maps",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="sets of sensitivity maps: 2 where the object is larger than the field of view and folds over; in files"
+        " they are an axis before the coils (default 1)",
+    )
+    parser.add_argument("--coils", type=positive, metavar="N", help="compress to N virtual coils")
+    parser.add_argument("--calib-width", type=positive, metavar="N", help="width of the calibration region")
 
 
 def _add_method_options(group: argparse._ArgumentGroup) -> None:
@@ -239,6 +251,8 @@ def _check_options(args: argparse.Namespace) -> None:
     if not args.cluster and (args.workers or args.memory_per_worker or args.dry_run):
         problem = "--workers, --memory-per-worker and --dry-run need a cluster"
         raise InputError("--cluster", problem, "choose one: --cluster local")
+    if args.maps > 1:
+        _check_sets(args)
     if args.output is not None and (args.output_dir or args.format):
         raise InputError("--output", "--output-dir and --format name the image too", "give either")
     if args.samples_out is not None:
@@ -247,6 +261,19 @@ def _check_options(args: argparse.Namespace) -> None:
         args.report.suffix.lower() not in (".html", ".htm") or not args.report.resolve().parent.is_dir()
     ):
         raise InputError("--report", f"cannot write {args.report}", "give a .html file in a folder that exists")
+
+
+def _check_sets(args: argparse.Namespace) -> None:
+    """Refuse options that are for one set of maps."""
+    is_given = {
+        "--uncertainty": args.uncertainty,
+        "--self-check": args.self_check,
+        "--prior auto": args.prior == AUTO,
+        "--reference-noise": args.reference_noise,
+    }
+    for option, given in is_given.items():
+        if given:
+            raise InputError("--maps", f"{option} is for one set of maps", "leave out either")
 
 
 def _check_samples(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ _MAPS = "a file with one complex array (coils, y, x) or (slices, coils, y, x), o
 _REMEDY = f"give {_MAPS}"
 
 
-def read_maps(path: PathLike, slice_axis: SliceAxis = "slice") -> np.ndarray:
+def read_maps(path: PathLike, slice_axis: SliceAxis = "slice", maps: int = 1) -> np.ndarray:
     """Read coil sensitivity maps.
 
     Args:
@@ -29,30 +29,41 @@ def read_maps(path: PathLike, slice_axis: SliceAxis = "slice") -> np.ndarray:
             an ISMRMRD image series (.h5) with the coils as channels.
         slice_axis (SliceAxis): What the slices of the measurement count, see :class:`RawData`. Maps of volumes in .cfl
             files and image series are split accordingly.
+        maps (int): Sets of maps. 1: no axis of sets; of several in a .cfl file the first is taken. More: an axis before
+            the coils, in .cfl files MAPS; not in image series.
 
     Returns:
-        array: complex64 (slices, coils, *grid).
+        array: complex64 (slices, coils, *grid), or (slices, maps, coils, *grid) for several sets.
 
     Raises:
         InputError: If the file cannot be used.
     """
     if suffix_of(path) == ".h5":
-        mps = _read_h5(path, slice_axis)
+        mps = _read_h5(path, slice_axis, maps)
     else:
         mps = read_array(path)
         if is_bart(path):
-            sets = take_dims(mps, ("MAPS", "SLICE", "COIL", "PHS2", "PHS1", "READ"), path, "coil maps")
-            if len(sets) > 1:
-                _logger.warning("%s: %d sets of maps; the first is used (bart ecalib -m1 makes one).", path, len(sets))
-            mps = _split_volumes(sets[0], slice_axis)
-    n_axes = 4 if slice_axis == "slab" else 3
+            mps = _sets_of_bart(mps, path, slice_axis, maps)
+    n_axes = (4 if slice_axis == "slab" else 3) + (maps > 1)
     if mps.ndim not in (n_axes, n_axes + 1):
-        axes = "(coils, z, y, x)" if slice_axis == "slab" else "(coils, y, x)"
+        axes = f"({'maps, ' if maps > 1 else ''}coils, {'z, ' if slice_axis == 'slab' else ''}y, x)"
         raise InputError(path, f"an array of shape {mps.shape} holds no maps", f"give axes {axes}")
     if not 0 < (peak := peak_magnitude(mps)) <= MAX_SAMPLE:
         problem = "all maps are zero" if peak == 0 else "its values are too large for sensitivities"
         raise InputError(path, problem, "normalize the maps" if peak else "estimate them again")
     return mps.astype(np.complex64).reshape((1,) * (n_axes + 1 - mps.ndim) + mps.shape)
+
+
+def _sets_of_bart(array: np.ndarray, path: PathLike, slice_axis: SliceAxis, maps: int) -> np.ndarray:
+    """Return maps (slices, coils, *grid) or (slices, maps, coils, *grid) from BART's dimensions, reversed."""
+    sets = take_dims(array, ("MAPS", "SLICE", "COIL", "PHS2", "PHS1", "READ"), path, "coil maps")
+    if len(sets) < maps:
+        raise InputError(path, f"it has {len(sets)} set of maps", f"make {maps} with bart ecalib -m{maps}")
+    if len(sets) > maps:
+        used = "the first is used; --maps 2 uses two" if maps == 1 else f"the first {maps} are used"
+        _logger.warning("%s: %d sets of maps; %s.", path, len(sets), used)
+    parts = [_split_volumes(one, slice_axis) for one in sets[:maps]]
+    return parts[0] if maps == 1 else np.stack(parts, axis=1)
 
 
 def _split_volumes(mps: np.ndarray, slice_axis: SliceAxis) -> np.ndarray:
@@ -63,15 +74,16 @@ def _split_volumes(mps: np.ndarray, slice_axis: SliceAxis) -> np.ndarray:
     return mps.reshape(-1, *mps.shape[2:])
 
 
-def _read_h5(path: PathLike, slice_axis: SliceAxis) -> np.ndarray:
+def _read_h5(path: PathLike, slice_axis: SliceAxis, maps: int) -> np.ndarray:
     """Read the one array of complex numbers in an HDF5 file that can be maps."""
     try:
         with open_hdf5(path, _MAPS) as file:
-            data = _find_maps(file, path)
+            data = _find_maps(file, path, maps)
             size = data.size * data.dtype.itemsize
             if size > MAX_EXPANSION * os.path.getsize(path) + SMALL_ARRAY_BYTES:
                 raise InputError(f"{path}:{data.name}", f"its shape {data.shape} is too large for the file", _REMEDY)
-            mps = _read_volumes(data.parent, slice_axis, path) if data.ndim == 5 else complex_values(data[()])
+            in_series = data.ndim == 5 and maps == 1
+            mps = _read_volumes(data.parent, slice_axis, path) if in_series else complex_values(data[()])
     except InputError:
         raise
     except Exception as error:  # whatever a damaged or foreign HDF5 file provokes
@@ -81,21 +93,22 @@ def _read_h5(path: PathLike, slice_axis: SliceAxis) -> np.ndarray:
     return mps
 
 
-def _find_maps(file: h5py.File, path: PathLike) -> h5py.Dataset:
+def _find_maps(file: h5py.File, path: PathLike, maps: int) -> h5py.Dataset:
     found: list[str] = []
-    file.visititems(lambda name, item: found.append(name) if _can_be_maps(item) else None)
+    file.visititems(lambda name, item: found.append(name) if _can_be_maps(item, maps) else None)
     if len(found) != 1:
         names = ", ".join(found)
         raise InputError(path, f"it holds several complex arrays: {names}" if names else "no maps", _REMEDY)
     return file[found[0]]
 
 
-def _can_be_maps(item: object) -> bool:
+def _can_be_maps(item: object, maps: int) -> bool:
     if not isinstance(item, h5py.Dataset):
         return False
     pair = item.dtype.names in (("real", "imag"), ("r", "i")) and item.dtype[0].kind == item.dtype[1].kind == "f"
     in_series = item.ndim == 5 and item.name.endswith("/data")
-    return bool((pair or item.dtype.kind == "c") and (item.ndim in (3, 4) or in_series) and item.size > 0)
+    fits = item.ndim in (3, 4) or in_series if maps == 1 else item.ndim in (4, 5) and not in_series
+    return bool((pair or item.dtype.kind == "c") and fits and item.size > 0)
 
 
 def _read_volumes(series: h5py.Group, slice_axis: SliceAxis, path: PathLike) -> np.ndarray:

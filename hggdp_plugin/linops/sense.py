@@ -2,7 +2,7 @@
 
 from math import prod
 from types import ModuleType
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import scipy.fft
@@ -12,6 +12,9 @@ import torch
 from hggdp_plugin import interop
 from hggdp_plugin._typing import Array
 from hggdp_plugin.linops.fourier import for_fft, from_fft
+from hggdp_plugin.validation import sets_axis
+
+_AnyArray = TypeVar("_AnyArray", Array, torch.Tensor, Array | torch.Tensor)
 
 #: Oversampling and kernel width with an error of 2e-6; that of SigPy's defaults is 3e-3, as large as the noise of good
 #: data.
@@ -23,11 +26,11 @@ class Sense(sp.linop.Linop):
 
     Like :func:`sigpy.mri.linop.Sense`, for images with leading batch axes. All arrays stay on the device of ``mps``.
     Its normal operator is :class:`SenseNormal`, for volumes :class:`VolumeNormal`, which avoids the forward and adjoint
-    NUFFT.
+    NUFFT. With several sets of maps it is soft-SENSE, the sum over their images :math:`W^{1/2} F \sum_m S_m x_m`.
 
     Args:
         mps (array): Coil sensitivity maps, complex (coils, H, W), or (..., coils, H, W) with leading axes that
-            broadcast to ``batch``. Volumes have D before H.
+            broadcast to ``batch``. Volumes have D before H. Several sets are an axis before that of the coils.
         batch (tuple of int): Batch axes of the images.
         coord (None or array): Non-Cartesian k-space coordinates (..., 2), for volumes (..., 3), in units of 1 / field
             of view.
@@ -35,8 +38,14 @@ class Sense(sp.linop.Linop):
         coil_batch_size (None or int): Coils processed at a time; bounds the memory.
         comm (None or Communicator): SigPy communicator among processes that hold different coils.
         ndim (None or int): Axes of an image, 2 or 3; None: those of ``coord``, and 2 on the Cartesian grid.
+        maps (int): Sets of maps. More than 1 are an axis of ``mps`` before the coils, and of the images.
 
-    Maps images (*batch, H, W) to k-space (*batch, coils, H, W) or (*batch, coils, *coord.shape[:-1]).
+    Maps images (*batch, H, W), with several sets (*batch, maps, H, W), to k-space (*batch, coils, H, W) or
+    (*batch, coils, *coord.shape[:-1]).
+
+    References:
+        Uecker, M., et al. (2014). ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI. MRM, 71(3),
+        990-1001. Several sets of maps.
     """
 
     def __init__(
@@ -49,10 +58,12 @@ class Sense(sp.linop.Linop):
         comm: sp.Communicator | None = None,
         *,
         ndim: int | None = None,
+        maps: int = 1,
     ) -> None:
         device = sp.get_device(mps)
         coord, weights = (None if a is None else sp.to_device(a, device) for a in (coord, weights))
-        self.ndim = ndim = image_axes(coord, ndim)
+        self.ndim, self.maps = image_axes(coord, ndim), maps
+        ndim = self.ndim
         coils = mps.shape[-ndim - 1]
         self.coil_batch_size = min(coil_batch_size or coils, coils)
         kspace_axes = ndim if coord is None else coord.ndim - 1
@@ -60,12 +71,12 @@ class Sense(sp.linop.Linop):
         for start in range(0, coils, self.coil_batch_size):
             part = slice(start, start + self.coil_batch_size)
             options = _some_coils(mps, part, ndim), batch, coord, _weights_of_coils(weights, part, kspace_axes, coils)
-            parts.append(_sense(*options, ndim))
+            parts.append(_sense(*options, ndim, maps))
             if ndim == 2:
-                normals.append(SenseNormal(*options))
+                normals.append(SenseNormal(*options, maps=maps))
         A = parts[0] if len(parts) == 1 else sp.linop.Vstack(parts, axis=len(batch))
         if ndim == 3:
-            normals.append(VolumeNormal(mps, batch, coord, weights))
+            normals.append(VolumeNormal(mps, batch, coord, weights, maps=maps))
         N = normals[0] if len(normals) == 1 else sp.linop.Add(normals)
         if comm is not None:
             # Not in place: MPI takes contiguous arrays only, and copies are.
@@ -87,6 +98,11 @@ class Sense(sp.linop.Linop):
 def image_axes(coord: Array | None, ndim: int | None = None) -> int:
     """Return the number of axes of an image: as given, or that of coordinates, or 2."""
     return ndim or (2 if coord is None else coord.shape[-1])
+
+
+def _sum_sets(array: _AnyArray, maps: int, axis: int) -> _AnyArray:
+    """Sum over the sets of maps, if there are several."""
+    return array.sum(axis) if maps > 1 else array
 
 
 def _weights_of_coils(weights: Array | None, part: slice, kspace_axes: int, coils: int) -> Array | None:
@@ -111,10 +127,15 @@ def _coils_first(array: Array, batch_ndim: int, ndim: int) -> Array:
     return sp.get_array_module(array).moveaxis(array.reshape(ones + array.shape), -ndim - 1, 0)
 
 
-def _sense(mps: Array, batch: tuple[int, ...], coord: Array | None, weights: Array | None, ndim: int) -> sp.linop.Linop:
+def _sense(
+    mps: Array, batch: tuple[int, ...], coord: Array | None, weights: Array | None, ndim: int, maps: int
+) -> sp.linop.Linop:
     shape, axes = mps.shape[-ndim:], tuple(range(-ndim, 0))
+    batch = (*batch, *sets_axis(maps))
     A = sp.linop.Reshape((*batch, 1, *shape), (*batch, *shape))
     A = sp.linop.Multiply(A.oshape, mps) * A
+    if maps > 1:
+        A = sp.linop.Sum(A.oshape, (-ndim - 2,)) * A
     F = sp.linop.FFT(A.oshape, axes=axes) if coord is None else sp.linop.NUFFT(A.oshape, coord, **_NUFFT_OPTIONS)
     A = F * A
     if weights is not None:
@@ -136,6 +157,7 @@ class SenseNormal(sp.linop.Linop):
         batch (tuple of int): As in :class:`Sense`.
         coord (None or array): As in :class:`Sense`.
         weights (None or array): As in :class:`Sense`.
+        maps (int): As in :class:`Sense`.
 
     References:
         Fessler, J. A., Lee, S., Olafsson, V. T., Shi, H. R., & Noll, D. C. (2005). Toeplitz-based iterative image
@@ -143,10 +165,17 @@ class SenseNormal(sp.linop.Linop):
     """
 
     def __init__(
-        self, mps: Array, batch: tuple[int, ...] = (), coord: Array | None = None, weights: Array | None = None
+        self,
+        mps: Array,
+        batch: tuple[int, ...] = (),
+        coord: Array | None = None,
+        weights: Array | None = None,
+        *,
+        maps: int = 1,
     ) -> None:
+        self.maps = maps
         with sp.get_device(mps):
-            xp, shape = sp.get_array_module(mps), (*batch, *mps.shape[-2:])
+            xp, shape = sp.get_array_module(mps), (*batch, *sets_axis(maps), *mps.shape[-2:])
             transfer = _transfer(mps.shape[-2:], coord, weights, xp)
             lines = _constant_axis(transfer) if coord is None and xp is np else None
             # One transform is fastest along the last axis.
@@ -170,9 +199,11 @@ class SenseNormal(sp.linop.Linop):
             if isinstance(input, np.ndarray):
                 return from_fft(self._coil_by_coil(interop.to_torch(input)))
             transfer = self.transfer[..., None, :, :] if self.transfer.ndim == 2 else self.transfer
-            k = self.fft.fft2(self.mps * input[..., None, :, :], self.grid)
+            k = self.fft.fft2(_sum_sets(self.mps * input[..., None, :, :], self.maps, -4), self.grid)
             k *= transfer
             terms = self.fft.ifft2(k)[..., : input.shape[-2], : input.shape[-1]]
+            if self.maps > 1:
+                return (terms[..., None, :, :, :] * self.conjugate).sum(-3)
             terms *= self.conjugate
             return terms.sum(-3)
 
@@ -187,11 +218,14 @@ class SenseNormal(sp.linop.Linop):
         height, width = x.shape[-2:]
         total = torch.zeros_like(x)
         for coil in range(mps.shape[-3]):
-            k = torch.fft.fftn(mps[..., coil, :, :] * x, self.grid, self.axes)
+            k = torch.fft.fftn(_sum_sets(mps[..., coil, :, :] * x, self.maps, -3), self.grid, self.axes)
             pairs = torch.view_as_real(k)
             of_coil = transfer if transfer.ndim == 2 else transfer[..., min(coil, transfer.shape[-3] - 1), :, :]
             pairs.view(*pairs.shape[:-2], -1).mul_(of_coil)
             terms = torch.fft.ifftn(k, None, self.axes)[..., :height, :width]
+            if self.maps > 1:
+                total.addcmul_(terms[..., None, :, :], conjugate[..., coil, :, :])
+                continue
             terms *= conjugate[..., coil, :, :]
             total += terms
         return total.mT.contiguous() if self.is_transposed else total
@@ -208,18 +242,27 @@ class VolumeNormal(sp.linop.Linop):
         batch (tuple of int): As in :class:`Sense`.
         coord (None or array): As in :class:`Sense`.
         weights (None or array): As in :class:`Sense`.
+        maps (int): As in :class:`Sense`.
     """
 
     def __init__(
-        self, mps: Array, batch: tuple[int, ...] = (), coord: Array | None = None, weights: Array | None = None
+        self,
+        mps: Array,
+        batch: tuple[int, ...] = (),
+        coord: Array | None = None,
+        weights: Array | None = None,
+        *,
+        maps: int = 1,
     ) -> None:
-        shape, xp = mps.shape[-3:], sp.get_array_module(mps)
+        self.maps = maps
+        matrix, xp = mps.shape[-3:], sp.get_array_module(mps)
+        shape = (*batch, *sets_axis(maps), *matrix)
         with sp.get_device(mps):
-            mps = _coils_first(xp.ascontiguousarray(mps), len(batch), 3)
+            mps = _coils_first(xp.ascontiguousarray(mps), len(shape) - 3, 3)
             self.mps, self.fft = for_fft(mps)
             self.conjugate, _ = for_fft(mps.conj())
-            self.transfer, _ = for_fft(_coils_first(_transfer(shape, coord, weights, xp), len(batch), 3))
-        super().__init__((*batch, *shape), (*batch, *shape))
+            self.transfer, _ = for_fft(_coils_first(_transfer(matrix, coord, weights, xp), len(batch), 3))
+        super().__init__(shape, shape)
 
     def _apply(self, input: Array) -> Array:
         with sp.get_device(input):
@@ -232,10 +275,12 @@ class VolumeNormal(sp.linop.Linop):
     def _term(self, x: Array | torch.Tensor, coil: int) -> Array | torch.Tensor:
         """Apply the term of one coil."""
         transfer, axes = self.transfer[0 if len(self.transfer) == 1 else coil], (-3, -2, -1)
-        k = self.fft.fftn(self.mps[coil] * x, tuple(transfer.shape[-3:]), axes)
+        k = self.fft.fftn(_sum_sets(self.mps[coil] * x, self.maps, -4), tuple(transfer.shape[-3:]), axes)
         k *= transfer
         depth, height, width = x.shape[-3:]
         term = self.fft.ifftn(k, None, axes)[..., :depth, :height, :width]
+        if self.maps > 1:
+            return term[..., None, :, :, :] * self.conjugate[coil]
         term *= self.conjugate[coil]
         return term
 

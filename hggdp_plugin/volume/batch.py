@@ -10,11 +10,13 @@ import sigpy as sp
 
 from hggdp_plugin._typing import Array
 from hggdp_plugin.app import HGGDPRecon
+from hggdp_plugin.coil_maps import combine_sets
 from hggdp_plugin.io.raw import RawData
 from hggdp_plugin.prior import ScorePrior
 from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.schedule import NoiseSchedule
 from hggdp_plugin.uncertainty import QUICK
+from hggdp_plugin.validation import sets_axis
 from hggdp_plugin.volume.progress import Progress, ReportingApp
 from hggdp_plugin.volume.uncertainty import batch_std
 
@@ -40,6 +42,7 @@ class SamplingOptions:
     device: sp.Device
     copies: int = 0
     true_noise_var: float | None = None
+    maps: int = 1
 
 
 class BatchRecon(ReportingApp, HGGDPRecon):
@@ -51,7 +54,7 @@ class BatchRecon(ReportingApp, HGGDPRecon):
 def reconstruct_batch(
     raw: RawData,
     index: tuple[Array, ...],
-    maps: Callable[[int], Array],
+    slice_maps: Callable[[int], Array],
     options: SamplingOptions,
     coil_batch_size: int,
     progress: Progress,
@@ -61,26 +64,26 @@ def reconstruct_batch(
     Args:
         raw (RawData): The measurement.
         index (tuple of arrays): Index of each frame of the batch, along the five frame axes of ``raw.ksp``.
-        maps (function): Gives the coil sensitivity maps of a slice.
+        slice_maps (function): Gives the coil sensitivity maps of a slice.
         options (SamplingOptions): How to reconstruct.
         coil_batch_size (int): Coils at a time.
         progress (Progress): Progress of the volume.
 
     Returns:
         tuple: Images, complex64 (1, frames, *grid), or two layers with their standard error, and the estimates of each
-        frame.
+        frame. Those of several sets of maps are combined.
     """
     n_frames = len(index[0])
     recon_work = options.samples * options.schedule.evaluations
     recon_share = recon_work / (recon_work + options.copies * QUICK.evaluations)
     ksp = raw.ksp[index]
-    mps = np.stack([maps(slice_) for slice_ in index[4]])
+    mps = np.stack([slice_maps(slice_) for slice_ in index[4]])
     if not mps.any():
         _logger.warning("The coil maps of slices %s are zero, and so is their image.", sorted(set(index[4].tolist())))
         return np.zeros((2 if options.copies else 1, n_frames, *raw.grid), np.complex64), []
     weights = None if raw.mask is None else raw.mask[index][:, None].astype(np.float32)
     coord = raw.coord if raw.coord is None or raw.coord.ndim == 3 else raw.coord[tuple(axis[0] for axis in index)]
-    image, estimates = np.zeros((n_frames, *raw.grid), np.complex64), []
+    image, estimates = np.zeros((n_frames, *sets_axis(options.maps), *raw.grid), np.complex64), []
     for sample in range(options.samples):
         app = (HGGDPRecon if progress.show_app_bar else BatchRecon)(
             ksp,
@@ -96,6 +99,7 @@ def reconstruct_batch(
             max_cg_iter=options.max_cg_iter,
             show_pbar=progress.show_app_bar,
             ndim=len(raw.grid),
+            maps=options.maps,
         )
         if isinstance(app, BatchRecon):
             app.progress = progress
@@ -103,6 +107,8 @@ def reconstruct_batch(
         image += sp.to_device(app.run()) / options.samples
         if sample == 0:
             estimates = frame_estimates(list(zip(*index, strict=True)), app.problem)
+    if options.maps > 1:
+        image = combine_sets(image, len(raw.grid))
     if not options.copies:
         return image[None], estimates
     slices = (1 - recon_share) * n_frames

@@ -40,7 +40,7 @@ def choose_batch_size(
     """Choose the batch size that fits into the free memory, and leaves work for all threads.
 
     Args:
-        shape (tuple of ints): Matrix (y, x).
+        shape (tuple of ints): Matrix (y, x), after the number of sets of maps if there are several.
         n_slices (int): Number of slices to reconstruct.
         n_coils (int): Number of coils.
         cartesian (bool): Whether the samples lie on the Cartesian grid.

@@ -28,9 +28,10 @@ class CoilMapEstimator:
         calib_width (int or None): Width of the calibration region; None: that of the fully sampled region.
         device (Device): Where to compute.
         quiet (bool): Leave it to another estimator of the measurement to log how the maps are made, and to warn.
+        maps (int): Sets of maps.
 
     Raises:
-        InputError: Slabs on the Cartesian grid have no fully sampled center.
+        InputError: Slabs on the Cartesian grid, or several sets, have no fully sampled center.
     """
 
     def __init__(
@@ -40,14 +41,18 @@ class CoilMapEstimator:
         *,
         device: sp.Device = sp.cpu_device,
         quiet: bool = False,
+        maps: int = 1,
     ) -> None:
-        self.raw, self.device = raw, device
+        self.raw, self.device, self.maps = raw, device, maps
         self.shape = (raw.n_coils, *raw.grid)
         given = calib_width or (coil_maps.CALIB_WIDTH if raw.calib is None else raw.calib_shape)
         self.calib_shape = coil_maps.calibration_shape(given, raw.grid)
         if len(raw.grid) == 3 and self.shape[0] > 1 and not self._uses_espirit:
             problem = "the volume has no fully sampled center of k-space, from which its coil maps could be estimated"
             raise InputError(raw.source, problem, "give maps (--mps)")
+        if maps > 1 and not (self.shape[0] > 1 and self._uses_espirit):
+            problem = f"{maps} sets of maps need several coils, and a fully sampled center of k-space to estimate them"
+            raise InputError(raw.source, problem, "leave out --maps")
         self._has_several_frames = prod(raw.frame_shape[:4]) > 1
         self._cache: dict[int, Array] = {}
         self._slab: tuple[int, coil_maps.VolumeMaps] | None = None
@@ -63,7 +68,7 @@ class CoilMapEstimator:
             slice_ (int): Number of the slice.
 
         Returns:
-            array: complex64 (coils, *grid) in host memory.
+            array: complex64 (coils, *grid), or (maps, coils, *grid) for several sets, in host memory.
         """
         if slice_ in self._cache:
             return self._cache[slice_]
@@ -86,7 +91,8 @@ class CoilMapEstimator:
             return "one coil, assumed uniform"
         if self._uses_espirit:
             region = " x ".join(map(str, self.calib_shape))
-            return f"ESPIRiT from the central {region} of k-space{' of each slab' if self._in_slabs else ''}"
+            sets = f"{self.maps} sets by " if self.maps > 1 else ""
+            return f"{sets}ESPIRiT from the central {region} of k-space{' of each slab' if self._in_slabs else ''}"
         return "no fully sampled center; low-resolution coil images over their root sum of squares"
 
     def _warn(self, calib_width: int | None) -> None:
@@ -112,9 +118,9 @@ class CoilMapEstimator:
         calib = self._calibration(slice_)
         if len(self.raw.grid) == 3:
             center = sp.resize(calib, (len(calib), *self.calib_shape))
-            return coil_maps.VolumeMaps(center, self.raw.grid, self.device).volume()
+            return coil_maps.VolumeMaps(center, self.raw.grid, self.device, maps=self.maps).volume()
         if self._uses_espirit:
-            mps = coil_maps.espirit_maps(calib, self.calib_shape, self.device)
+            mps = coil_maps.espirit_maps(calib, self.calib_shape, self.device, maps=self.maps)
         else:
             mps = coil_maps.low_resolution_maps(calib, device=self.device)
         return sp.to_device(mps)
@@ -128,7 +134,8 @@ class CoilMapEstimator:
         with self._slab_lock:
             if self._slab is None or self._slab[0] != slab:
                 part = calib[slab * positions : (slab + 1) * positions]
-                self._slab = slab, coil_maps.VolumeMaps.along_readout(part, self.calib_shape, self.device)
+                mps = coil_maps.VolumeMaps.along_readout(part, self.calib_shape, self.device, maps=self.maps)
+                self._slab = slab, mps
             maps = self._slab[1]
         return sp.to_device(maps[position])
 

@@ -20,6 +20,7 @@ from hggdp_plugin.memory import coils_at_a_time
 from hggdp_plugin.prior import ScorePrior, load_prior
 from hggdp_plugin.sampling import check_rule_for_volumes
 from hggdp_plugin.schedule import NoiseSchedule
+from hggdp_plugin.validation import sets_axis
 from hggdp_plugin.volume.batch import Estimates, SamplingOptions, reconstruct_batch
 from hggdp_plugin.volume.batching import BatchSize, batches_at_a_time, choose_batch_size
 from hggdp_plugin.volume.calibration import CoilMapEstimator
@@ -57,6 +58,7 @@ def reconstruct(
     show_pbar: bool = True,
     on_batch: BatchObserver | None = None,
     uncertainty: VolumeUncertainty | None = None,
+    maps: int = 1,
 ) -> Array:
     """Reconstruct all slices and frames of a measurement.
 
@@ -80,13 +82,14 @@ def reconstruct(
         show_pbar (bool): Show a progress bar, or log the progress where there is no terminal.
         on_batch (function or None): Called with the estimates of each batch, those found in ``resume`` included.
         uncertainty (VolumeUncertainty or None): Gets the standard error of the image; None: it is not estimated.
+        maps (int): Sets of maps; of several, ``mps`` has an axis before the coils, and the images are combined.
 
     Returns:
         array: complex64 image (repetition, contrast, phase, set, slice, y, x) with the matrix that the header asks for.
 
     Raises:
-        InputError: The folder of ``resume`` holds something else; or a measurement that needs 3D data consistency has
-            no calibration data, or a schedule that is for slices.
+        InputError: The folder of ``resume`` holds something else; a measurement that needs 3D data consistency has no
+            calibration data, or a schedule that is for slices; or the uncertainty of several sets of maps is asked for.
     """
     volume = VolumeRecon(
         raw,
@@ -103,6 +106,7 @@ def reconstruct(
         device=device,
         resume=resume,
         uncertainty=uncertainty,
+        maps=maps,
     )
     return volume.run(show_pbar, on_batch)
 
@@ -128,6 +132,7 @@ class VolumeRecon:
         device (Device): Where to reconstruct.
         resume (ResumeStore or None): Store of finished batches; one batch alone is not stored.
         uncertainty (VolumeUncertainty or None): Gets the standard error of the image.
+        maps (int): Sets of maps.
 
     Attributes:
         frames (array): Numbers of the measured frames.
@@ -155,6 +160,7 @@ class VolumeRecon:
         device: sp.Device = sp.cpu_device,
         resume: ResumeStore | None = None,
         uncertainty: VolumeUncertainty | None = None,
+        maps: int = 1,
     ) -> None:
         true_noise_var = 1.0 if raw.whitened else noise_var or None
         if noise_var is None and raw.whitened and raw.n_coils > 1:
@@ -163,12 +169,14 @@ class VolumeRecon:
         self.raw, self.uncertainty = raw, uncertainty
         copies = uncertainty.copies if uncertainty else 0
         sampling = (prior, schedule, noise_var, samples, seed, max_cg_iter, device)
-        self.options = SamplingOptions(*sampling, copies, true_noise_var)
+        self.options = SamplingOptions(*sampling, copies, true_noise_var, maps)
+        if copies and maps > 1:
+            raise InputError(raw.source, "the uncertainty needs one set of maps", "leave out --uncertainty or --maps")
         if len(raw.grid) == 3:
             _check_volumes(raw, self.options)
         _logger.info("Network: %s.", _network(self.options))
         self.frames = np.flatnonzero(raw.measured_frames)
-        self.size = _batch_size(raw, len(self.frames), batch_size, coil_batch_size, device)
+        self.size = _batch_size(raw, len(self.frames), batch_size, coil_batch_size, device, maps)
         self.resume: ResumeStore | None = None
         if resume and len(self.frames) > self.size.slices:
             data = (raw.ksp, raw.mask, raw.calib, raw.coord, mps)
@@ -178,9 +186,9 @@ class VolumeRecon:
             self.resume = resume
         self._maps: Callable[[int], Array]
         if mps is None:
-            self._maps = CoilMapEstimator(raw, calib_width, device=device)
+            self._maps = CoilMapEstimator(raw, calib_width, device=device, maps=maps)
         else:
-            self._maps = np.broadcast_to(mps, (raw.n_slices, raw.n_coils, *raw.grid)).__getitem__
+            self._maps = np.broadcast_to(mps, (raw.n_slices, *sets_axis(maps), raw.n_coils, *raw.grid)).__getitem__
 
     @property
     def starts(self) -> range:
@@ -259,8 +267,8 @@ class VolumeRecon:
         if device != sp.cpu_device or len(raw.grid) == 3:
             return 1
         self.options.prior.denoiser(torch_device(device))  # made once, before threads ask for it
-        threads, cartesian = torch.get_num_threads(), raw.coord is None
-        return batches_at_a_time(raw.grid, self.size, n_batches, raw.n_coils, cartesian=cartesian, threads=threads)
+        threads, cartesian, shape = torch.get_num_threads(), raw.coord is None, (self.options.maps, *raw.grid)
+        return batches_at_a_time(shape, self.size, n_batches, raw.n_coils, cartesian=cartesian, threads=threads)
 
     def _reconstruct(self, start: int, progress: Progress) -> tuple[Array, Estimates]:
         """Reconstruct one batch and store it."""
@@ -303,15 +311,15 @@ def _network(options: SamplingOptions) -> str:
 
 
 def _batch_size(
-    raw: RawData, n_frames: int, batch_size: int | None, coil_batch_size: int | None, device: sp.Device
+    raw: RawData, n_frames: int, batch_size: int | None, coil_batch_size: int | None, device: sp.Device, maps: int
 ) -> BatchSize:
     """Choose the batch size; one at a time of volumes, and of slices that have trajectories of their own."""
     if len(raw.grid) == 3:
-        coils = coils_at_a_time(raw.grid, raw.n_coils, raw.coord is None, device, ndim=3)
+        coils = coils_at_a_time((maps, *raw.grid), raw.n_coils, raw.coord is None, device, ndim=3)
         return BatchSize(1, coil_batch_size or coils)
     slices = 1 if raw.coord is not None and raw.coord.ndim > 3 else batch_size
     return choose_batch_size(
-        raw.grid,
+        (maps, *raw.grid),
         n_frames,
         raw.n_coils,
         cartesian=raw.coord is None,

@@ -46,6 +46,27 @@ def test_it_is_a_linear_operator(kind, batch, size, device, check_linop):
 
 
 @pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize("of_batch", [False, True])
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_sets_of_maps_are_a_linear_operator(kind, batch, of_batch, size, device, check_linop):
+    options = arguments(kind)
+    mps = sp.to_device(complex_array(*batch * of_batch, 2, COILS, *SHAPE), device)
+    A = Sense(mps, batch, coil_batch_size=size, maps=2, **options)
+    check_linop(A, (*batch, 2, *SHAPE), (*batch, COILS, *kspace_shape(options)), device)
+
+
+@pytest.mark.parametrize("kind", ["cartesian", "weights per coil", "radial"])
+def test_kspace_is_the_sum_over_the_sets(kind):
+    options = arguments(kind)
+    mps, x = complex_array(3, 2, COILS, *SHAPE), complex_array(3, 2, *SHAPE, seed=2)
+    y = Sense(mps, (3,), maps=2, coil_batch_size=2, **options)(x)
+    for i in range(3):
+        expected = sum(Sense(mps[i, m], **options)(x[i, m]) for m in range(2))
+        np.testing.assert_allclose(y[i], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [None, 2])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "coord" not in arguments(kind)])
 def test_one_slice_is_as_in_sigpy(kind, size):
     options, mps, x = arguments(kind), complex_array(COILS, *SHAPE), complex_array(*SHAPE, seed=2)

@@ -37,6 +37,17 @@ def test_it_is_a_linear_operator(kind, batch, size, device, check_linop):
     check_linop(A, (*batch, *SHAPE), (*batch, COILS, *kspace_shape), device)
 
 
+@pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize("batch", [(), (2,)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_sets_of_maps_are_a_linear_operator(kind, batch, size, device, check_linop):
+    options = arguments(kind)
+    mps = sp.to_device(complex_array(*batch, 2, COILS, *SHAPE), device)
+    A = Sense(mps, batch, coil_batch_size=size, maps=2, **options)
+    kspace_shape = options["coord"].shape[:-1] if "coord" in options else SHAPE
+    check_linop(A, (*batch, 2, *SHAPE), (*batch, COILS, *kspace_shape), device)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "coord" not in arguments(kind)])
 def test_one_volume_is_as_in_sigpy(kind):
     options, mps, x = arguments(kind), complex_array(COILS, *SHAPE), complex_array(*SHAPE, seed=2)
