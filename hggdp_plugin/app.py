@@ -109,7 +109,8 @@ class HGGDPRecon(sp.app.App):
         show_pbar (bool): Show a progress bar with noise level and relative k-space residual.
         leave_pbar (bool): Leave the bar when finished.
         ndim (None or int): Axes of an image, 2 or 3; None: those of ``coord``, and 2 on the Cartesian grid.
-        maps (int): Sets of maps, as in :func:`hggdp_plugin.coil_maps.espirit_maps`; 1: no axis of sets.
+        maps (int): Sets of maps, as in :func:`hggdp_plugin.coil_maps.espirit_maps`; several on the Cartesian grid only.
+            1: no axis of sets.
 
     Attributes:
         problem (SenseProblem): Operator, scaled data and noise variance.

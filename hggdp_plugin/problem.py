@@ -99,7 +99,7 @@ class SenseProblem:
             comm (None or Communicator): SigPy communicator; each process has the ``y`` and ``mps`` of its own coils.
                 Wrapped in :class:`hggdp_plugin.processes.Processes`, an error in one process ends all.
             ndim (None or int): Axes of an image, 2 or 3; None: those of ``coord``, and 2 on the Cartesian grid.
-            maps (int): Sets of maps.
+            maps (int): Sets of maps; several on the Cartesian grid only.
 
         Returns:
             SenseProblem: The problem, on ``device``.
@@ -318,20 +318,16 @@ def _closed_form(A: Sense, mps: Array, weights: Array | None) -> Diagonal:
 
 def _iterative(A: Sense, mps: Array, weights: Array | None, coord: Array | None, comm: Processes | None) -> Solver:
     """Return the default solver of several coils or non-Cartesian samples."""
-    ndim, maps = A.ndim, A.maps
+    ndim = A.ndim
     if coord is None:
         top = sp.get_array_module(mps).broadcast_to(weights, A.oshape).max(axis=tuple(range(-ndim, 0)), keepdims=True)
-        return Chebyshev(_max_eigenvalue(mps, top.max(axis=-ndim - 1), comm, ndim, maps), CARTESIAN_ITERATIONS)
+        return Chebyshev(_max_eigenvalue(mps, top.max(axis=-ndim - 1), comm, ndim, A.maps), CARTESIAN_ITERATIONS)
     # Non-Cartesian samples are far denser at the center, where unpreconditioned CG spends its iterations. (With few
     # Cartesian lines the preconditioner hurts: it amplifies poorly determined components.)
-    # The density that the coils of the first set blur serves all sets: others cover a small part of the image.
-    density = kspace_diagonal(mps.take(0, -ndim - 2) if maps > 1 else mps, coord, weights)
+    density = kspace_diagonal(mps, coord, weights)
     if comm is not None:
         comm.allreduce(density)
-    if maps > 1:
-        density = sp.get_array_module(density).expand_dims(density, -ndim - 1)
-    approximation = Diagonal(FFT(A.ishape, ndim), density, ndim)
-    return ConjugateGradient(NON_CARTESIAN_ITERATIONS, approximation, _axes_of_one(ndim, maps))
+    return ConjugateGradient(NON_CARTESIAN_ITERATIONS, Diagonal(FFT(A.ishape, ndim), density, ndim), ndim)
 
 
 def _support(mps: Array, comm: Processes | None, ndim: int) -> Array:
@@ -348,14 +344,16 @@ def _max_eigenvalue(mps: Array, max_weight: Array, comm: Processes | None, ndim:
     Several sets have a matrix of inner products in each pixel, whose eigenvalues its row sums bound (Gershgorin).
     """
     xp, coil = sp.get_array_module(mps), -ndim - 1
-    power = (abs(mps) ** 2).sum(axis=coil)
-    if maps > 1:
+    if maps == 1:
+        power = max_weight * (abs(mps) ** 2).sum(axis=coil)
+    else:
         sets = xp.moveaxis(mps, coil - 1, 0)
-        rows = [sum(abs((one.conj() * other).sum(axis=coil)) for other in sets) for one in sets]
-        power = xp.stack(rows).max(axis=0)
-    power = max_weight * power
+        rows = [xp.stack([(one.conj() * other).sum(axis=coil) for other in sets]) for one in sets]
+        power = max_weight * xp.stack(rows)
     if comm is not None:
         comm.allreduce(power)
+    if maps > 1:
+        power = abs(power).sum(axis=1).max(axis=0)
     top = power.max(axis=tuple(range(-ndim, 0)), keepdims=True)
     top = xp.where(top > 0, top, 1)
     return top.reshape(*top.shape[:-ndim], *[1] * _axes_of_one(ndim, maps))

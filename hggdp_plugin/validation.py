@@ -56,6 +56,8 @@ def check_arguments(
     ndim = ndim or (2 if coord is None else coord.shape[-1])
     image_axes = ("D", "H", "W")[-ndim:]
     image = ", ".join(image_axes)
+    if coord is not None and maps > 1:
+        raise ValueError(f"maps: coord needs one set of maps, got {maps}; only on the Cartesian grid do objects fold over")
     if coord is not None and mps is None:
         raise ValueError(f"mps: coord needs sensitivity maps (coils, {image}); for one coil, ones of the image's shape")
     axes = image_axes if coord is None else coord.shape[:-1]

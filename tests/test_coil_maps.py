@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sigpy as sp
 import sigpy.mri as mr
-from helpers import relative_error
+from helpers import complex_array, relative_error
 from threadpoolctl import threadpool_info
 
 from hggdp_plugin import coil_maps, espirit
@@ -189,6 +189,16 @@ def test_a_calibration_that_fails_gives_way_to_the_next_method(truth, inside, mo
     assert angle(got, maps, inside) < 0.2
     assert caplog.text.count("\n") == 2
     assert "low-resolution coil images" in caplog.text
+
+
+def test_two_sets_of_a_volume():
+    kspace = complex_array(4, 10, 9, 8)
+    one, two = (coil_maps.VolumeMaps(kspace, (12, 14, 16), maps=maps) for maps in (1, 2))
+    assert two.volume().shape == (2, 4, 12, 14, 16)
+    np.testing.assert_allclose(two.volume()[0], one.volume(), atol=1e-5)
+    np.testing.assert_array_equal(two.volume()[:, :, 3], two[3])
+    hybrid = sp.ifft(kspace, axes=(1,)).swapaxes(0, 1)
+    assert coil_maps.VolumeMaps.along_readout(hybrid, 6, maps=2)[3].shape == (2, 4, 9, 8)
 
 
 @pytest.mark.parametrize("region", [(20, 20, 20), (20, 8, 20), (2, 20, 20)], ids=str)

@@ -47,7 +47,7 @@ def read_input(args: argparse.Namespace, path: Path) -> "RawData":
         return io.read_twix(path)
     if is_mrd:
         return io.read_raw(path, args.group, args.encoding)
-    return io.read_kspace(path, args.coord, mps=args.mps, maps=args.maps)
+    return io.read_kspace(path, args.coord, mps=args.mps)
 
 
 def check_number_of_images(raw: "RawData", output: str) -> None:

@@ -155,7 +155,7 @@ def read_slices(scans: list[Path], args: argparse.Namespace, device: "sp.Device"
 
     found: list[SliceData] = []
     for path in scans:
-        raw = read_input(argparse.Namespace(coord=None, group=None, encoding=None, mps=None, maps=1), path)
+        raw = read_input(argparse.Namespace(coord=None, group=None, encoding=None, mps=None), path)
         _logger.info(raw.summary())
         if len(raw.grid) != 2:
             raise InputError(path, "a prior of slices cannot learn from this 3D trajectory", "give a scan of slices")

@@ -266,6 +266,7 @@ def _check_options(args: argparse.Namespace) -> None:
 def _check_sets(args: argparse.Namespace) -> None:
     """Refuse options that are for one set of maps."""
     is_given = {
+        "--coord": args.coord is not None,
         "--uncertainty": args.uncertainty,
         "--self-check": args.self_check,
         "--prior auto": args.prior == AUTO,

@@ -25,12 +25,7 @@ _FRAMES = IMAGE_DIMS[:5]
 
 
 def read_kspace(
-    path: PathLike,
-    coord: PathLike | None = None,
-    grid: tuple[int, ...] | None = None,
-    *,
-    mps: PathLike | None = None,
-    maps: int = 1,
+    path: PathLike, coord: PathLike | None = None, grid: tuple[int, ...] | None = None, *, mps: PathLike | None = None
 ) -> RawData:
     """Read k-space from an array file. What arrays do not say, such as geometry and noise, is left open.
 
@@ -48,7 +43,6 @@ def read_kspace(
         grid (tuple or None): Image matrix (y, x) or (z, y, x) of non-Cartesian data. None: that of the coil maps, or
             what the trajectory covers.
         mps (path or None): Coil maps of the measurement, for their matrix.
-        maps (int): Sets of maps in ``mps``.
 
     Returns:
         RawData: The measurement, with voxels of 1 mm.
@@ -69,7 +63,7 @@ def read_kspace(
         raise InputError(path, f"READ is {ksp.shape[-1]}, not 1", "leave out the trajectory of Cartesian data")
     k = _read_trajectory(coord)
     if grid is None and mps is not None:
-        grid = read_maps(mps, "slab" if k.shape[-1] == 3 else "slice", maps).shape[-k.shape[-1] :]
+        grid = read_maps(mps, "slab" if k.shape[-1] == 3 else "slice").shape[-k.shape[-1] :]
     return _noncartesian(ksp[..., 0], k, coord, grid, path)
 
 

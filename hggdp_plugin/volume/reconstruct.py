@@ -89,7 +89,8 @@ def reconstruct(
 
     Raises:
         InputError: The folder of ``resume`` holds something else; a measurement that needs 3D data consistency has no
-            calibration data, or a schedule that is for slices; or the uncertainty of several sets of maps is asked for.
+            calibration data, or a schedule that is for slices; or several sets of maps are asked for with non-Cartesian
+            samples or the uncertainty.
     """
     volume = VolumeRecon(
         raw,
@@ -170,8 +171,8 @@ class VolumeRecon:
         copies = uncertainty.copies if uncertainty else 0
         sampling = (prior, schedule, noise_var, samples, seed, max_cg_iter, device)
         self.options = SamplingOptions(*sampling, copies, true_noise_var, maps)
-        if copies and maps > 1:
-            raise InputError(raw.source, "the uncertainty needs one set of maps", "leave out --uncertainty or --maps")
+        if maps > 1:
+            _check_sets(raw, copies)
         if len(raw.grid) == 3:
             _check_volumes(raw, self.options)
         _logger.info("Network: %s.", _network(self.options))
@@ -285,6 +286,14 @@ class VolumeRecon:
         for text in notes.get("warnings", ()):
             _logger.warning("%s", text)
         return notes.get("estimates", [])
+
+
+def _check_sets(raw: RawData, copies: int) -> None:
+    if raw.coord is not None:
+        problem = "it is not Cartesian: nothing folds over, and a second set of maps does not help"
+        raise InputError(raw.source, problem, "leave out --maps")
+    if copies:
+        raise InputError(raw.source, "the uncertainty is for one set of maps", "leave out --uncertainty or --maps")
 
 
 def _check_volumes(raw: RawData, options: SamplingOptions) -> None:

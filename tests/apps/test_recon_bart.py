@@ -63,6 +63,19 @@ def test_cartesian(bart, prior):
     assert nrmse(bart, "magnitude", "own_magnitude") < 0.05
 
 
+def test_two_sets_of_maps(bart, prior):
+    """Half of the field of view, the two images combined by their root sum of squares."""
+    bart("phantom -s8 -k -x 128 large")
+    write_cfl(Path("full.cfl"), read_cfl("large.cfl")[..., ::2, :])
+    bart("ecalib -m2 full sens")
+    undersample()
+    bart("pics -l2 -r 0.0001 -i 200 ksp sens pics")
+    bart("rss 16 pics expected")
+    assert main(["ksp", "--mps", "sens", "--maps", "2", "-r", "0", *prior]) == 0
+    bart("cabs ksp_hggdp magnitude")
+    assert nrmse(bart, "expected", "magnitude") < 0.01
+
+
 def test_radial(bart, prior):
     """Least squares depends on when one stops: pics itself moves by 0.1 between 30 and 200 iterations."""
     truth_and_sens(bart)

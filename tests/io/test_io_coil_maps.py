@@ -37,6 +37,16 @@ def test_the_one_complex_array_in_a_file(h5, shape, dtype):
     np.testing.assert_array_equal(read, maps.reshape(-1, 4, 8, 6))
 
 
+def test_sets_of_maps_are_an_axis_before_the_coils(h5):
+    maps = complex_array(3, 2, 4, 8, 6)
+    np.testing.assert_array_equal(io.read_maps(h5(maps=maps), maps=2), maps)
+    np.testing.assert_array_equal(io.read_maps(h5(maps=maps[0]), maps=2), maps[:1])
+    with pytest.raises(io.InputError, match="no maps"):
+        io.read_maps(h5(maps=maps[0, 0]), maps=2)
+    with pytest.raises(io.InputError, match="no maps"):
+        io.read_maps(h5(series__data=maps), maps=2)
+
+
 def write_series(path, volumes, slices):
     """An ISMRMRD image series by the ismrmrd package: volumes (n, coils, z, y, x)."""
     with ismrmrd.Dataset(str(path)) as file:

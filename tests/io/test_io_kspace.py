@@ -153,6 +153,25 @@ def test_of_two_sets_of_maps_the_first_is_used(cfl, caplog):
     assert "2 sets of maps; the first is used" in caplog.text
 
 
+def test_several_sets_of_maps_are_an_axis_before_the_coils(cfl, npy, caplog):
+    sets = _noise(2, 3, 8, 6)
+    path = cfl(sets, "MAPS", "COIL", "PHS1", "READ")
+    for file in (path, npy(sets)):
+        np.testing.assert_array_equal(io.read_maps(file, maps=2), sets[None].astype(np.complex64))
+    assert not caplog.records
+    volumes = _noise(2, 3, 4, 8, 6)
+    path = cfl(volumes, "MAPS", "COIL", "PHS2", "PHS1", "READ")
+    split = io.read_maps(path, "x", maps=2)
+    np.testing.assert_array_equal(split, np.moveaxis(volumes, -1, 0).astype(np.complex64))
+    np.testing.assert_array_equal(io.read_maps(path, "slab", maps=2), volumes[None].astype(np.complex64))
+    with pytest.raises(io.InputError, match="1 set of maps.*ecalib -m2"):
+        io.read_maps(cfl(sets[0], "COIL", "PHS1", "READ"), maps=2)
+    with pytest.raises(io.InputError, match=r"give axes \(maps, coils, y, x\)"):
+        io.read_maps(npy(sets[0]), maps=2)
+    io.read_maps(cfl(_noise(3, 3, 8, 6), "MAPS", "COIL", "PHS1", "READ"), maps=2)
+    assert "3 sets of maps; the first 2 are used" in caplog.text
+
+
 def test_bart_dimensions_that_do_not_fit(cfl):
     with pytest.raises(io.InputError, match="2 entries along COEFF"):
         io.read_kspace(cfl(_noise(2, 2, 8, 8), "COEFF", "COIL", "PHS1", "READ"))

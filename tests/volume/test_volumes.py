@@ -161,7 +161,7 @@ def test_arguments_that_do_not_fit(scan, truth):
         HGGDPRecon(cartesian, mps)
     with pytest.raises(ValueError, match=r"^mps: expected shape \(4, 16, 20, 24\)"):
         HGGDPRecon(cartesian, mps[:, 0], ndim=3)
-    with pytest.raises(ValueError, match=r"^mps: expected shape .*; of two sets give the first, mps\[0\]"):
+    with pytest.raises(ValueError, match=r"^mps: expected shape .*; for two sets give maps=2"):
         HGGDPRecon(y, np.stack([mps, mps]), coord=coord)
     with pytest.raises(ValueError, match=r"^mps: coord needs sensitivity maps \(coils, D, H, W\)"):
         HGGDPRecon(y, coord=coord)
