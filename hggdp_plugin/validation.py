@@ -57,7 +57,7 @@ def check_arguments(
     image_axes = ("D", "H", "W")[-ndim:]
     image = ", ".join(image_axes)
     if coord is not None and maps > 1:
-        raise ValueError(f"maps: coord needs one set of maps, got {maps}; only on the Cartesian grid do objects fold over")
+        raise ValueError(f"maps: expected 1 with coord, got {maps}; objects fold over on the Cartesian grid only")
     if coord is not None and mps is None:
         raise ValueError(f"mps: coord needs sensitivity maps (coils, {image}); for one coil, ones of the image's shape")
     axes = image_axes if coord is None else coord.shape[:-1]

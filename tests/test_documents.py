@@ -48,6 +48,12 @@ def test_multicoil(page):
         assert cells == {sampling: f"{measured[sampling][method][0]:.2f}" for sampling in cells}
 
 
+def test_small_fields_of_view():
+    measured = results("small_fov")["psnr"]
+    shown = table("docs/results.md", "PSNR (dB)", "BART, two sets")
+    assert shown == {row: {name: f"{psnr:.2f}" for name, psnr in cells.items()} for row, cells in measured.items()}
+
+
 @pytest.mark.parametrize(("measure", "corner", "form"), [("psnr", "PSNR (dB)", "{:.2f}"), ("ssim", "SSIM", "{:.3f}")])
 def test_table_1(measure, corner, form):
     rows = table("docs/results.md", corner, "lines 15 %")

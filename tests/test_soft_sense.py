@@ -236,7 +236,7 @@ def test_what_does_not_fit(problem, prior):
         recon(y, mps, prior, maps=1)
     with pytest.raises(ValueError, match=r"^mps: y has 1 coils .* \(maps, coils, H, W\)"):
         recon(y[:1], None, prior)
-    with pytest.raises(ValueError, match=r"^maps: coord needs one set of maps, got 2"):
+    with pytest.raises(ValueError, match=r"^maps: expected 1 with coord, got 2"):
         recon(y[..., 0], mps, prior, coord=radial((20, 18), 1, 20)[0])
     with pytest.raises(ValueError, match=r"^maps: expected at least 1"):
         recon(y, mps, prior, maps=0)

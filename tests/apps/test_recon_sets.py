@@ -78,8 +78,8 @@ def test_what_is_for_one_set(recon, folder, tmp_path, capsys, options, says):
     assert not (tmp_path / "out.npy").exists()
 
 
-def test_nothing_folds_over_off_the_grid(folder, tmp_path, capsys, make_network):
-    options = "--mask radial -R 2 --coils 4 --snr 50".split()
+def test_nothing_folds_over_off_the_grid(folder, tmp_path, capsys):
+    options = ["--mask", "radial", "-R", "2", "--coils", "4", "--snr", "50"]
     np.save(tmp_path / "phantom.npy", head_phantom((32, 32), num_slices=1))
     assert hggdp(["simulate", str(tmp_path / "phantom.npy"), "-o", str(tmp_path / "raw.h5"), *options]) == 0
     prior = ["--prior", str(folder / "tiny.safetensors")]

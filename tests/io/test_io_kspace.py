@@ -164,7 +164,7 @@ def test_several_sets_of_maps_are_an_axis_before_the_coils(cfl, npy, caplog):
     split = io.read_maps(path, "x", maps=2)
     np.testing.assert_array_equal(split, np.moveaxis(volumes, -1, 0).astype(np.complex64))
     np.testing.assert_array_equal(io.read_maps(path, "slab", maps=2), volumes[None].astype(np.complex64))
-    with pytest.raises(io.InputError, match="1 set of maps.*ecalib -m2"):
+    with pytest.raises(io.InputError, match=r"1 set of maps.*ecalib -m2"):
         io.read_maps(cfl(sets[0], "COIL", "PHS1", "READ"), maps=2)
     with pytest.raises(io.InputError, match=r"give axes \(maps, coils, y, x\)"):
         io.read_maps(npy(sets[0]), maps=2)
