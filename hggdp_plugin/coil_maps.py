@@ -256,10 +256,11 @@ def combine_sets(images: Array, ndim: int = 2) -> Array:
     """
     xp, axis = sp.get_array_module(images), -ndim - 1
     with sp.get_device(images):
-        first = images.take(0, axis)
-        size = abs(first)
-        total = xp.sqrt((abs(images) ** 2).sum(axis=axis))
-        return xp.where(size > 0, first * (total / xp.where(size > 0, size, 1)), total).astype(images.dtype)
+        first, *others = xp.moveaxis(images, axis, 0)
+        size = total = abs(first)
+        for other in others:
+            total = xp.hypot(total, abs(other))  # squares in raw scanner units can exceed the range of float32
+        return xp.where(size > 0, first / xp.where(size > 0, size, 1), 1) * total
 
 
 def _one_thread() -> threadpool_limits:

@@ -130,6 +130,8 @@ def test_combined_images_do_not_depend_on_the_basis(device):
         mixed = xp.stack([c * first + s * second, -s * first + c * second], axis=1)
         xp.testing.assert_allclose(abs(combine_sets(mixed)), abs(combined), rtol=1e-5)
         xp.testing.assert_allclose(combine_sets(np.complex64(2j) * images), np.complex64(2j) * combined, rtol=1e-5)
+        for factor in (np.float32(1e-30), np.float32(1e30)):
+            xp.testing.assert_allclose(combine_sets(factor * images), factor * combined, rtol=1e-5)
         one = images * xp.asarray([1, 0], np.float32)[:, None, None]
         xp.testing.assert_allclose(combine_sets(one), first, rtol=1e-5)
         xp.testing.assert_allclose(combine_sets(one[:, ::-1]), abs(first), rtol=1e-5)

@@ -98,7 +98,8 @@ def _find_maps(file: h5py.File, path: PathLike, maps: int) -> h5py.Dataset:
     file.visititems(lambda name, item: found.append(name) if _can_be_maps(item, maps) else None)
     if len(found) != 1:
         names = ", ".join(found)
-        raise InputError(path, f"it holds several complex arrays: {names}" if names else "no maps", _REMEDY)
+        remedy = _REMEDY if maps == 1 else "give one complex array (maps, coils, y, x) or (slices, maps, coils, y, x)"
+        raise InputError(path, f"it holds several complex arrays: {names}" if names else "it holds no maps", remedy)
     return file[found[0]]
 
 

@@ -134,8 +134,8 @@ class CoilMapEstimator:
         with self._slab_lock:
             if self._slab is None or self._slab[0] != slab:
                 part = calib[slab * positions : (slab + 1) * positions]
-                mps = coil_maps.VolumeMaps.along_readout(part, self.calib_shape, self.device, maps=self.maps)
-                self._slab = slab, mps
+                of_slab = coil_maps.VolumeMaps.along_readout(part, self.calib_shape, self.device, maps=self.maps)
+                self._slab = slab, of_slab
             maps = self._slab[1]
         return sp.to_device(maps[position])
 
