@@ -36,7 +36,7 @@ class Report:
         image (array): Reconstructed image (repetition, contrast, phase, set, slice, y, x), complex or magnitude.
         zero_filled (None or array): Image without the method, of the shape of ``image``.
         std (None or array): Standard error of the complex image, of the shape of ``image`` and in its units.
-        mask (None or array): Which samples were measured, bool (ky, kx), of one frame.
+        mask (None or array): Which samples were measured, bool (ky, kx) or (kz, ky, kx), of one frame.
         messages (sequence): Log of the run as pairs of level and text.
         facts (mapping): Further facts by their names: prior, schedule, seed, self-check ...
         seconds (mapping): Time of each part of the run by its name.
@@ -140,9 +140,11 @@ def _png(values: Array, colors: str) -> str:
 
 
 def _mask_figure(mask: Array) -> str:
-    share = 100 * float(np.mean(mask))
+    caption = f"k-space, {100 * float(np.mean(mask)):.1f} % measured"
+    if mask.ndim == 3:
+        mask, caption = mask[len(mask) // 2], f"{caption}; its central plane"
     picture = _png(np.asarray(mask, np.float32), "gray")
-    return f'<figure><img src="{picture}" alt=""><figcaption>k-space, {share:.1f} % measured</figcaption></figure>'
+    return f'<figure><img src="{picture}" alt=""><figcaption>{caption}</figcaption></figure>'
 
 
 def _table(facts: Mapping[str, object]) -> str:

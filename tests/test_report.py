@@ -60,6 +60,13 @@ def test_the_share_of_measured_samples(tmp_path):
     assert "30.0 % measured" in (tmp_path / "r.html").read_text()
 
 
+def test_the_mask_of_a_volume_is_shown_by_its_central_plane(tmp_path):
+    mask = np.zeros((4, 10, 10), bool)
+    mask[2] = True
+    write_report(tmp_path / "r.html", make_report(mask=mask))
+    assert "25.0 % measured; its central plane" in (tmp_path / "r.html").read_text()
+
+
 def test_images_of_another_shape_are_refused(tmp_path):
     with pytest.raises(ValueError, match="zero_filled: expected the shape of the image"):
         write_report(tmp_path / "r.html", make_report(zero_filled=np.ones((2, 2))))
