@@ -29,6 +29,7 @@ from scipy.ndimage import gaussian_filter
 from hggdp_plugin import HGGDPRecon, load_prior
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR
 from hggdp_plugin.metrics import score
+from hggdp_plugin.spikes import find_spikes
 
 SLICES = ("brain_t2_30", "head_t1_gd_1", "heart_bssfp_1", "knee_pd_0")
 SAMPLINGS = ("Poisson R=6", "random lines R=4")
@@ -37,6 +38,8 @@ BART = "BART L1-wavelet"
 CONTRASTS = (-0.5, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.5)
 #: Lesions in a slice, and slices of other places for them.
 LESIONS, ROUNDS = 8, 3
+#: The same spikes, which are left out of the reconstruction.
+LEFT_OUT = ", left out"
 #: Kinds of lesions: radius of a disc, or half the length of a line, and half its width (pixels).
 KINDS = {"disc, 3 pixels": (1.5, None), "disc, 6 pixels": (3.0, None), "line, 1.5 x 12 pixels": (6.0, 0.75)}
 
@@ -72,6 +75,12 @@ def spikes(problem: Problem, rng: np.random.Generator, number: int = 5) -> Probl
     return replace(problem, y=y)
 
 
+def spikes_left_out(problem: Problem, rng: np.random.Generator) -> Problem:
+    """The same without the samples that are found to be spikes, as files are read."""
+    spiked = spikes(problem, rng)
+    return replace(spiked, y=spiked.y * ~find_spikes(spiked.y))
+
+
 def dead_coil(problem: Problem, rng: np.random.Generator) -> Problem:
     """One coil has measured noise only; its map is as before."""
     y = problem.y.copy()
@@ -85,6 +94,7 @@ PERTURBATIONS: dict[str, tuple[Callable[..., Problem] | None, float | None]] = {
     "maps 10 % wrong": (wrong_maps, None),
     "motion by 2 pixels": (motion, None),
     "5 spikes": (spikes, None),
+    f"5 spikes{LEFT_OUT}": (spikes_left_out, None),
     "dead coil": (dead_coil, None),
     "low SNR (noise 0.1)": (None, None),
     "noise variance known": (None, 1.0),
@@ -99,7 +109,8 @@ def perturbed(scan: Scan, sampling: str, name: str) -> tuple[Problem, float | No
     problem = simulate(Case(scan, True, sampling, LOW_SNR if name.startswith("low SNR") else NOISE))
     change, factor = PERTURBATIONS[name]
     if change:
-        problem = change(problem, np.random.default_rng(list(f"{scan.name}{sampling}{name}".encode())))
+        seed = f"{scan.name}{sampling}{name.removesuffix(LEFT_OUT)}"
+        problem = change(problem, np.random.default_rng(list(seed.encode())))
     return problem, None if factor is None else factor * problem.noise**2
 
 

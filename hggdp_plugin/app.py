@@ -19,6 +19,7 @@ from hggdp_plugin.problem import SenseProblem
 from hggdp_plugin.processes import Processes
 from hggdp_plugin.sampling import build_sampler
 from hggdp_plugin.schedule import HGGDP, Gibbs, NoiseSchedule
+from hggdp_plugin.spikes import warn_of_spikes
 from hggdp_plugin.validation import check_counts, check_reference_noise, warn_of_image
 
 #: Seconds between updates of the progress bar's text. The residual costs an application of A and a wait for the device.
@@ -135,7 +136,7 @@ class HGGDPRecon(sp.app.App):
         density priors for MR image reconstruction. IEEE TMI, 40(12), 3265-3278.
     """
 
-    #: Whether to look at the values of y for signs that it is not k-space.
+    #: Whether to look at the values of y for signs that it is not k-space, and for spikes.
     _doubts_y = True
 
     @_accept_old_arguments
@@ -188,6 +189,7 @@ class HGGDPRecon(sp.app.App):
             )
             if coord is None and self.problem.ndim == 2 and self._doubts_y:
                 warn_of_image(as_array("y", y))
+                warn_of_spikes(as_array("y", y), optional_array("weights", weights))
             with self.device:
                 alg = build_sampler(self.prior, self.problem, self.schedule, seed, max_cg_iter)
         self._next_summary = 0.0

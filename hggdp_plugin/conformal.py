@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hggdp_plugin._typing import Array, PathLike
+from hggdp_plugin.hold_out import WHOLE
 from hggdp_plugin.io.files import replacing
 from hggdp_plugin.schedule import FewStep, NoiseSchedule
 
@@ -94,7 +95,7 @@ def sampling_family(mask: Array | None, n_coils: int) -> str:
 
 def _has_lines(measured: np.ndarray) -> bool:
     measured = measured[np.ix_(measured.any(axis=1), measured.any(axis=0))]  # readouts may be partial
-    return any(bool((measured.any(axis) == measured.all(axis)).all()) for axis in (0, 1))
+    return any(bool((~measured.any(axis) | (measured.mean(axis) >= WHOLE)).all()) for axis in (0, 1))
 
 
 def describe_method(schedule: NoiseSchedule, repeated: NoiseSchedule) -> str:

@@ -18,6 +18,7 @@ from hggdp_plugin.plausibility import (
     coils_look_like_phase_encodings,
     looks_like_readouts,
 )
+from hggdp_plugin.spikes import leave_out_spikes
 
 _logger = logging.getLogger(__name__)
 
@@ -179,13 +180,16 @@ def _raw_data(
 ) -> RawData:
     """Fill in what arrays do not say; ``matrix`` is that of a slice or of a slab."""
     _logger.info("No geometry in the file; assuming 1 mm voxels.")
+    grid: tuple[int, ...] = {"slice": matrix[1:], "x": matrix[:2], "z": matrix[1:], "slab": matrix}[slice_axis]
     depth = {"slice": 1, "x": matrix.x, "z": matrix.z, "slab": 1}[slice_axis]
     n_slabs = ksp.shape[4] // depth
-    grid = {"slice": matrix[1:], "x": matrix[:2], "z": matrix[1:], "slab": matrix}[slice_axis]
     image_shape = matrix._replace(z=matrix.z * n_slabs)
     # An array has no other way to say what was not measured than zeros. BART and SigPy read it so, too.
-    mask = np.asarray(ksp.any(axis=5)) if coord is None else None
-    calib, calib_mask = (None, None) if mask is None else _time_average(ksp, mask)
+    mask = calib = calib_mask = None
+    if coord is None:
+        measured = np.asarray(ksp.any(axis=5))
+        mask = leave_out_spikes(ksp, measured, str(path), len(grid))
+        calib, calib_mask = _time_average(ksp, mask), np.asarray(measured[:, 0, :, 0].any(axis=(0, 1)))
     return RawData(
         ksp=ksp,
         mask=mask,
@@ -206,10 +210,10 @@ def _raw_data(
     )
 
 
-def _time_average(ksp: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _time_average(ksp: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Average k-space (slice, coil, *k) over repetitions and phases: interleaved undersampling fills its center."""
     frames, measured = ksp[:, 0, :, 0], mask[:, 0, :, 0]
     if frames.shape[0] * frames.shape[1] == 1:
-        return frames[0, 0], measured[0, 0]
+        return frames[0, 0]
     count = measured.sum(axis=(0, 1))
-    return frames.sum(axis=(0, 1)) / np.maximum(1, count)[:, None].astype(np.float32), count > 0
+    return frames.sum(axis=(0, 1)) / np.maximum(1, count)[:, None].astype(np.float32)

@@ -72,13 +72,14 @@ class RawData:
         ksp (array): k-space, complex64 (repetition, contrast, phase, set, slice, coil, *k). k has the shape of
             ``grid`` for Cartesian data, and is (shots, samples) for other trajectories.
         mask (array or None): Which samples were measured, bool (repetition, contrast, phase, set, slice, *grid).
-            Read-only. None for non-Cartesian data.
+            Read-only. Spikes count as not measured. None for non-Cartesian data.
         coord (array or None): k-space coordinates in SigPy's units (-N/2 to N/2, axes in the order of ``grid``),
             float32 (shots, samples, axes), with the five frame axes before if the trajectories of the frames differ.
             None for Cartesian data.
         calib (array or None): k-space for coil calibration (slice, coil, *k): calibration lines, and image lines
             where there are none. None for non-Cartesian data.
-        calib_mask (array or None): Which samples of ``calib`` were measured, bool (slice, *grid).
+        calib_mask (array or None): Which samples of ``calib`` were measured, bool (slice, *grid). Spikes among them
+            are zero.
         trajectory (str): Name of the trajectory in the header (cartesian, epi, radial, spiral ...), in lower case.
         slice_axis (SliceAxis): What the slice axis of ``ksp`` counts. ``"slice"``: the slices of a 2D measurement. The
             others are 3D: ``"x"``: positions along the readout, ``"z"``: partitions, both slab after slab, which are

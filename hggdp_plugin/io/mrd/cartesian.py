@@ -13,6 +13,7 @@ from hggdp_plugin.io.mrd.kspace_grid import Grid
 from hggdp_plugin.io.mrd.measurement import Measurement
 from hggdp_plugin.io.mrd.reference import plan_reference, to_image_grid
 from hggdp_plugin.io.raw import RawData, centered_region
+from hggdp_plugin.spikes import leave_out_spikes
 
 _logger = logging.getLogger(__name__)
 
@@ -56,10 +57,14 @@ def read_cartesian(measurement: Measurement) -> RawData:
             counts.min(),
             counts.max(),
         )
+    source = measurement.acquisitions.source
+    mask = leave_out_spikes(image.array, image.mask, source)
     calib_ksp, calib_mask = _calibration(measurement, plan, image, calib)
+    if not np.may_share_memory(calib_ksp, image.array):
+        leave_out_spikes(calib_ksp, calib_mask, f"{source}, calibration")
     return RawData(
         ksp=image.array,
-        mask=image.mask,
+        mask=mask,
         coord=None,
         calib=calib_ksp,
         calib_mask=calib_mask,
@@ -74,7 +79,7 @@ def read_cartesian(measurement: Measurement) -> RawData:
         acq_headers=central_headers(measurement.headers, frames, plan.distance),
         against_directions=measurement.header.against_directions,
         header=measurement.header.xml,
-        source=measurement.acquisitions.source,
+        source=source,
     )
 
 
