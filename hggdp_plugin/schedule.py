@@ -240,7 +240,8 @@ class NoiseSchedule:
     def quick(cls, levels: int = 10, sigma_max: float = 0.15, sigma_min: float = 0.01) -> "NoiseSchedule":
         """Return :meth:`fast` with as few levels as several coils need.
 
-        With one coil, fewer steps need a higher first level. ``docs/performance.md`` shows what it costs and gains (``benchmarks/quick.py``).
+        With one coil, fewer steps need a higher first level. ``docs/performance.md`` shows what it costs and gains
+        (``benchmarks/quick.py``).
 
         Args:
             levels (int): Noise levels.
