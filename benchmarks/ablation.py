@@ -1,25 +1,26 @@
 """What each kind of training images gives a prior for any scan: short trainings with one of them left out.
 
-Every row continues the same prior, the first one, for the same number of steps with the recipe of ``mri-any``
-(docs/training.md) but for what it names; the last two train new networks. PSNR (dB) of reconstructions of slices set
-aside (as ``priors.py``) by group of domains: the first row, and differences to it. Results that the JSON file has are
-not measured again, and a training that was stopped continues.
+Networks of a quarter of the default's operations, and in the last row one of a single scale of about as many, are
+trained from the start for the same number of steps on the domains and the augmentation of ``mri-any``
+(docs/training.md), but for what the row names. PSNR (dB) of denoised slices that were set aside, the mean of three
+noise levels, by group of domains: the first row, and differences to it. The second row, which differs in the seed only,
+says how much chance there is in the others. Results that the JSON file has are not measured again, and a training that
+was stopped continues.
 
     python benchmarks/ablation.py --runs runs --json ablation.json
 """
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from common import Rows, in_parallel, machine, need, parser
-from priors import SAMPLINGS, reconstruct
-from scans import Case, set_aside, set_aside_names
+from scans import set_aside, set_aside_names
 
-from hggdp_plugin.checkpoint import DEFAULT_PRIOR
+from hggdp_plugin.checkpoint import load_model
+from hggdp_plugin.models.denoiser import Denoiser
 from hggdp_plugin.training.config import Augmentation, TrainConfig
 from hggdp_plugin.training.run import train
 
@@ -33,38 +34,32 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "T1": T1,
     "all domains": (),
 }
+SIGMAS = (0.03, 0.1, 0.3)
+WEIGHTS = {"images": 3.0, "dead_leaves": 0.5, "regions": 0.5}
 RECIPE: dict[str, Any] = {
     "synthetic": 400,
-    "domain_weights": {"images": 3.0, "dead_leaves": 0.5, "regions": 0.5},
+    "domain_weights": WEIGHTS,
     "augmentation": Augmentation.broad(),
-    "rollout_levels": (8, 12, 25),
-    "learning_rate": 4e-4,
-    "warmup": 50,
+    "widths": (32, 64, 96, 112),
+    "rollouts": 0,
+    "warmup": 100,
     "validate_every": 1_000_000,
     "devices": 1,
 }
-REMAPS = ("monotone_remap", "nonmonotone_remap")
-NEW: dict[str, Any] = {"init": None, "rollouts": 0, "learning_rate": 3e-3}
-
-
-def variants(steps: int, new_steps: int) -> dict[str, dict[str, Any]]:
-    """What differs from the recipe in each training."""
-
-    def without(*domains: str) -> dict[str, Any]:
-        return {"domain_weights": {**RECIPE["domain_weights"], **dict.fromkeys(domains, 0.0)}}
-
-    found: dict[str, dict[str, Any]] = {
-        "all": {},
-        "without knees": without("knee_pd"),
-        "without hearts": without(*HEARTS),
-        "without T1": without(*T1),
-        "no contrast remaps": {"augmentation": Augmentation.broad().without(REMAPS)},
-        "standard augmentation": {"augmentation": Augmentation()},
-        "no textures": {"synthetic": 0, "domain_weights": {"images": 3.0}},
-    }
-    found = {name: {"steps": steps, **changes} for name, changes in found.items()}
-    new = {"steps": new_steps, **NEW}
-    return {**found, "new network": new, "new, small, single scale": {**new, "widths": (96,), "blocks": 4}}
+BROAD = Augmentation.broad()
+VARIANTS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "all, another seed": {"seed": 1},
+    "without knees": {"domain_weights": {**WEIGHTS, "knee_pd": 0.0}},
+    "without hearts": {"domain_weights": {**WEIGHTS, **dict.fromkeys(HEARTS, 0.0)}},
+    "without T1": {"domain_weights": {**WEIGHTS, **dict.fromkeys(T1, 0.0)}},
+    "T2 brains alone": {"domain_weights": {"images": 1.0}, "synthetic": 0, "only": "siat_train.h5"},
+    "no contrast remaps": {"augmentation": BROAD.without(("monotone_remap", "nonmonotone_remap"))},
+    "no random resolution": {"augmentation": BROAD.without(("resolution",))},
+    "standard augmentation": {"augmentation": Augmentation()},
+    "no dead leaves and regions": {"synthetic": 0, "domain_weights": {"images": 3.0}},
+    "single scale": {"widths": (56,), "blocks": 4},
+}
 
 
 def training_data(data: Path, folder: Path) -> list[Path]:
@@ -80,50 +75,55 @@ def training_data(data: Path, folder: Path) -> list[Path]:
     return [need(data / "siat_train.h5"), others]
 
 
-def measure(name: str, prior: str, found: list[Case], rows: Rows) -> None:
-    """PSNR of the problems that a row lacks."""
-    jobs = [(case, {name: prior}, "fast") for case in found if not rows.has(case.key, name)]
-    for (case, *_), figures in in_parallel(reconstruct, jobs, 2):
-        rows.add(case.key, name, figures[name])
+def measure(name: str, images: list[Path], runs: Path, steps: int, data: Path, slices: int) -> dict[str, float]:
+    """Train a network, and return the PSNR of what it denoises by domain."""
+    changes = dict(VARIANTS[name])
+    only = changes.pop("only", None)
+    output = runs / f"{name.replace(' ', '_').replace(',', '')}.safetensors"
+    chosen = [path for path in images if only in (None, path.name)]
+    train(TrainConfig(data=chosen, output=output, steps=steps, **{**RECIPE, **changes}))
+    return denoised_psnr(Denoiser(load_model(output)[0]), data, slices)
 
 
-def means(name: str, found: list[Case], rows: Rows) -> list[float]:
-    """Mean PSNR by group of domains, and of all domains."""
-    domains = dict.fromkeys(case.scan.domain for case in found)
-    of = {d: float(np.mean([rows.rows[c.key][name][0] for c in found if c.scan.domain == d])) for d in domains}
-    return [float(np.mean([of[d] for d in group or domains])) for group in GROUPS.values()]
+@torch.no_grad()
+def denoised_psnr(denoiser: Denoiser, data: Path, slices: int) -> dict[str, float]:
+    """PSNR (dB, peak 1) of denoised slices set aside, the mean of the noise levels, by domain."""
+    noise, found = torch.Generator().manual_seed(0), dict[str, list[float]]()
+    for scan in set_aside(data, slices):
+        height, width = (16 * (n // 16) for n in scan.image.shape)
+        image = scan.image[:height, :width]
+        clean = torch.from_numpy(np.stack([image.real, image.imag]))[None]
+        for sigma in SIGMAS:
+            noisy = clean + sigma * torch.randn(clean.shape, generator=noise)
+            error = float((denoiser(noisy, sigma) - clean).square().sum(1).mean())
+            found.setdefault(scan.domain, []).append(-10 * np.log10(error))
+    return {domain: round(float(np.mean(values)), 3) for domain, values in found.items()}
 
 
 def main() -> None:
-    p = parser(__doc__)
-    p.add_argument("--runs", type=Path, required=True, help="folder for the trainings and their priors")
-    p.add_argument("--steps", type=int, default=400, help="steps of each (default 400)")
-    p.add_argument("--new-steps", type=int, default=1500, help="steps of each new network (default 1500)")
-    p.add_argument("--only", nargs="+", default=[], help="trainings (default: all)")
-    p.add_argument("--slices", type=int, default=1, help="slices of a domain (default 1)")
+    p = parser(__doc__, prior=False)
+    p.add_argument("--runs", type=Path, required=True, help="folder for the trainings and their networks")
+    p.add_argument("--steps", type=int, default=1200, help="steps of each (default 1200)")
+    p.add_argument("--slices", type=int, default=3, help="slices of a domain (default 3)")
+    p.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     args = p.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
-    start = args.prior or DEFAULT_PRIOR
-    rows = Rows(args.json, {"machine": machine(), "steps": args.steps, "new_steps": args.new_steps})
-    found = [Case(s, coils, sampling, 0.01) for s in set_aside(args.data, args.slices) for coils, sampling in SAMPLINGS]
-    data = training_data(args.data, args.runs)
-    measure(start, start, found, rows)
-    for name, changes in variants(args.steps, args.new_steps).items():
-        if args.only and name not in args.only:
-            continue
-        output = args.runs / f"{name.replace(' ', '_').replace(',', '')}.safetensors"
-        config = TrainConfig(data=data, output=output, **{**RECIPE, "init": start, **changes})
-        if not output.exists():
-            subprocess.run([sys.executable, __file__, "--child"], input=config.to_json(), text=True, check=True)
-        measure(name, str(output), found, rows)
-    names = [name for name in (start, *variants(1, 1)) if all(rows.has(case.key, name) for case in found)]
-    first = means(start, found, rows)
-    table = {name: [f"{a - b:+.2f}" for a, b in zip(means(name, found, rows), first, strict=True)] for name in names}
-    rows.table(f"PSNR (dB), {args.steps} steps", list(GROUPS), {**table, start: first})
+    rows = Rows(args.json, {"machine": machine(), "steps": args.steps})
+    images = training_data(args.data, args.runs)
+    todo = [(name, images, args.runs, args.steps, args.data, args.slices) for name in VARIANTS if name not in rows.rows]
+    for (name, *_), psnr in in_parallel(measure, todo, args.workers):
+        rows.rows[name] = psnr
+        rows.write()
+        print(name, psnr, flush=True)
+
+    def means(name: str) -> list[float]:
+        psnr = rows.rows[name]
+        return [float(np.mean([psnr[domain] for domain in group or psnr])) for group in GROUPS.values()]
+
+    first = means("all")
+    table = {name: [f"{a - b:+.2f}" for a, b in zip(means(name), first, strict=True)] for name in VARIANTS}
+    rows.table(f"PSNR (dB) of denoised slices, {args.steps} steps", list(GROUPS), {**table, "all": first})
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--child"]:  # a training: in a process of its own, whose threads are not those of the measuring
-        train(TrainConfig.from_json(sys.stdin.read()))
-    else:
-        main()
+    main()

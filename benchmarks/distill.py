@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ablation import RECIPE, training_data
+from ablation import WEIGHTS, training_data
 from common import parser
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from hggdp_plugin.checkpoint import load_model, save_model
 from hggdp_plugin.models.denoiser import Denoiser
 from hggdp_plugin.models.unet import UNet
 from hggdp_plugin.training.batches import BatchSource
-from hggdp_plugin.training.config import TrainConfig
+from hggdp_plugin.training.config import Augmentation, TrainConfig
 from hggdp_plugin.training.module import ScoreTraining
 from hggdp_plugin.training.run import fit, load_training_domains
 
@@ -65,8 +65,18 @@ def main() -> None:
     teacher: Any = load_model(args.prior or "mri-any")[0]
     student = student_of(teacher).to(memory_format=torch.channels_last)
     data, output = training_data(args.data, args.runs), args.runs / "student.safetensors"
-    options = {**RECIPE, "steps": args.steps, "learning_rate": 2e-3}
-    config = TrainConfig(data=data, output=output, crops_first=0.0, **options)
+    config = TrainConfig(
+        data=data,
+        output=output,
+        steps=args.steps,
+        crops_first=0.0,
+        rollout_levels=(8, 12, 25),
+        synthetic=400,
+        domain_weights=WEIGHTS,
+        augmentation=Augmentation.broad(),
+        validate_every=1_000_000,
+        devices=1,
+    )
     module = Distillation(
         teacher.to(memory_format=torch.channels_last),
         student,
