@@ -146,7 +146,7 @@ def _named(numbers: np.ndarray) -> str:
 def _find(y: Array, measured: Array | None) -> Array:
     """Find the spikes of frames (frames, coils, H, W)."""
     xp = sp.get_array_module(y)
-    levels = _levels(y)
+    levels = relative_energy(y)
     present = levels[:, 0] > 0
     present = present if measured is None else present & measured
     levels *= present[:, None]
@@ -164,10 +164,16 @@ def _find(y: Array, measured: Array | None) -> Array:
     return spikes & few[:, None, None]
 
 
-def _levels(y: Array) -> Array:
+def relative_energy(y: Array) -> Array:
     """Return the sum over coils of the energy in parts of what is usual in that coil, and the largest of them.
 
-    The first is sensitive to spikes in all coils, the second to those in one. Together (frames, 1 or 2, H, W).
+    The first is sensitive to spikes in all coils, the second to those in one.
+
+    Args:
+        y (array): k-space (frames, coils, H, W).
+
+    Returns:
+        array: float32 (frames, 2, H, W), of one coil (frames, 1, H, W).
     """
     xp = sp.get_array_module(y)
     top = xp.maximum(abs(y.real), abs(y.imag)).max(axis=(1, 2, 3), keepdims=True)
@@ -211,18 +217,27 @@ def _largest_other(levels: Array, half_width: int) -> Array:
     """Return the largest of the others in the window around each sample."""
     xp, (height, width) = sp.get_array_module(levels), levels.shape[-2:]
     padding = [(0, 0)] * (levels.ndim - 2) + [(half_width, half_width)] * 2
-    row = _running_max(xp.pad(levels, padding), half_width, -1)
+    row = running_max(xp.pad(levels, padding), half_width, -1)
     beside = xp.maximum(row[..., :width], row[..., half_width + 1 : half_width + 1 + width])
     inside = slice(half_width, half_width + height)
     whole = beside.copy()
     xp.maximum(whole[..., inside, :], levels, out=whole[..., inside, :])
-    column = _running_max(whole, half_width, -2)
+    column = running_max(whole, half_width, -2)
     above, below = column[..., :height, :], column[..., half_width + 1 : half_width + 1 + height, :]
     return xp.maximum(beside[..., inside, :], xp.maximum(above, below))
 
 
-def _running_max(values: Array, length: int, axis: int) -> Array:
-    """Return the largest of each so many values in a row; element i is that of i and those after it."""
+def running_max(values: Array, length: int, axis: int) -> Array:
+    """Return the largest of each so many values in a row.
+
+    Args:
+        values (array): Values.
+        length (int): How many.
+        axis (int): Axis.
+
+    Returns:
+        array: Element i is the largest of i and those after it; ``length - 1`` shorter.
+    """
     xp, done = sp.get_array_module(values), 1
     values = xp.moveaxis(values, axis, -1)
     while done < length:

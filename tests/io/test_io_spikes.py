@@ -52,3 +52,18 @@ def test_the_calibration_region_remains_whole(ksp, tmp_path):
     assert not raw.mask[(0, 0, 0, 0, 0, *spike)]
     assert not raw.calib[(0, slice(None), *spike)].any()
     assert raw.calib_shape == SHAPE
+
+
+@pytest.mark.parametrize("column", [20, 21, 100])
+def test_spikes_of_oversampled_readouts_are_interpolated(column, tmp_path, caplog):
+    image = np.pad(smooth_maps(3, SHAPE) * head_phantom(SHAPE)[0], [(0, 0), (0, 0), (30, 30)])
+    noise = 0.02 * complex_array(3, 64, 120)
+    clean = kspace(image) + noise
+    spiked = clean.copy()
+    spiked[:, [9, 40], column] += 0.2 * abs(clean).max()
+    xml = header(encoding((120, 64, 1), (60, 64, 1), ef=(120, 64, 1), rf=(60, 64, 1)))
+    raws = [io.read_raw(write(tmp_path / f"{n}.h5", xml, image_acqs(y))) for n, y in enumerate((clean, spiked))]
+    (text,) = warnings(caplog)
+    assert "2 samples of readouts are spikes, far above all others around (in 1 slice)" in text
+    assert raws[1].mask.all()
+    assert np.linalg.norm(raws[1].ksp - raws[0].ksp) < 4 * np.linalg.norm(noise[:, :2, 0])

@@ -11,6 +11,7 @@ from hggdp_plugin.io.mrd.center import Energy, find_peak
 from hggdp_plugin.io.mrd.frames import central_headers
 from hggdp_plugin.io.mrd.kspace_grid import Grid
 from hggdp_plugin.io.mrd.measurement import Measurement
+from hggdp_plugin.io.mrd.readout_spikes import SpikeLog, mend_readouts
 from hggdp_plugin.io.mrd.reference import plan_reference, to_image_grid
 from hggdp_plugin.io.raw import RawData, centered_region
 from hggdp_plugin.spikes import leave_out_spikes
@@ -159,6 +160,7 @@ def _readouts(
     reverse = acquisitions.flagged(constants.ACQ_IS_REVERSE)
     first = measurement.headers["discard_pre"].astype(np.int64)
     kinds = np.stack([offset, reverse, first, first + kept], axis=1)
+    spikes = SpikeLog(acquisitions.source)
     for numbers, samples in measurement.samples(plan.usable):
         for kind in np.unique(kinds[numbers], axis=0):
             mine = (kinds[numbers] == kind).all(axis=1)
@@ -166,6 +168,8 @@ def _readouts(
             part = (samples if mine.all() else samples[mine])[..., begin:end]
             part = part[..., ::-1] if backwards else part
             with np.errstate(over="ignore", invalid="ignore"):  # check_finite refuses the result
+                part, n_spikes = mend_readouts(part, start, plan.readout)
+                spikes.add(n_spikes, measurement.headers["idx"]["slice"][numbers[mine]])
                 placed = plan.readout(part, start)
                 if energy is not None:
                     energy.add(part, numbers[mine], start, plan.ky[numbers[mine]])
@@ -173,6 +177,7 @@ def _readouts(
             # A sample that is exactly zero in all coils was not measured but filled in by the writer of the file.
             measured = plan.readout.measured(start, end - begin) & (placed != 0).any(axis=1)
             yield numbers[mine], placed, measured.any(axis=1, keepdims=True) if plan.is_3d else measured
+    spikes.report()
 
 
 def _warn_of_lost_samples(measurement: Measurement, plan: CartesianPlan) -> None:
