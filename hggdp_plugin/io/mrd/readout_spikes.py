@@ -44,7 +44,9 @@ def mend_readouts(samples: np.ndarray, offset: int, readout: Readout) -> tuple[n
     if not spikes.any() or spikes.sum() > max(1, MAX_SHARE * spikes.size):
         return samples, np.zeros(len(samples), int)
     mended = samples.copy()
-    kernel = _kernel(n_samples, size, readout.cropped)
+    first = -(readout.cropped // 2)
+    inside = np.isin(np.arange(size), np.arange(first, first + readout.cropped) % size)
+    kernel = np.fft.fft(inside) / size  # of the projection on the field of view of the image, by distance
     for number in np.flatnonzero(spikes.any(axis=1)):
         mended[number] = _interpolate(samples[number], np.flatnonzero(spikes[number]), kernel)
     return mended, spikes.sum(axis=1)
@@ -81,19 +83,10 @@ class SpikeLog:
             )
 
 
-def _kernel(n_samples: int, size: int, filled: int) -> np.ndarray:
-    """Return the projection on the field of view of the image, between samples (samples, samples)."""
-    positions = np.arange(filled) - filled // 2
-    distance = np.arange(-n_samples + 1, n_samples)
-    values = np.exp(-2j * np.pi * distance[:, None] * positions / size).sum(axis=1) / size
-    index = np.arange(n_samples)
-    return values[index[:, None] - index + n_samples - 1]
-
-
 def _interpolate(samples: np.ndarray, where: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Replace samples of a readout (coils, samples) so that nothing of them lies outside the field of view."""
     mended = samples.copy()
     mended[:, where] = 0
-    rows = kernel[where]
+    rows = kernel[where[:, None] - np.arange(samples.shape[-1])]  # of the projection; negative distances are periodic
     mended[:, where] = np.linalg.solve(np.eye(len(where)) - rows[:, where], rows @ mended.T).T
     return mended
