@@ -40,7 +40,7 @@ def read_cartesian(measurement: Measurement) -> RawData:
             other.
     """
     plan = plan_cartesian(measurement)
-    energy = Energy.empty(len(measurement.acquisitions), plan.shape[1], plan.readout.encoded)
+    energy = Energy.empty(len(measurement.acquisitions), plan.ky[plan.usable], plan.readout.encoded)
     image, calib = _fill(measurement, plan, energy)
     if (recentered := _recentered(measurement, plan, energy)) is not None:
         plan = recentered

@@ -21,16 +21,19 @@ class Energy:
 
     Attributes:
         acquisition (array): Energy of each acquisition, float64 (acquisitions,).
-        readout (array): Energy at each position of the encoded readout, of each phase encoding, float64 (ky, samples).
+        ky (array): Phase encodings that were measured, in ascending order (lines,).
+        readout (array): Energy of each of them at each position of the encoded readout, float64 (lines, samples).
     """
 
     acquisition: np.ndarray
+    ky: np.ndarray
     readout: np.ndarray
 
     @classmethod
-    def empty(cls, n_acquisitions: int, n_lines: int, n_samples: int) -> "Energy":
-        """Return the energy of nothing."""
-        return cls(np.zeros(n_acquisitions), np.zeros((n_lines, n_samples)))
+    def empty(cls, n_acquisitions: int, ky: np.ndarray, n_samples: int) -> "Energy":
+        """Return the energy of nothing, for these phase encodings, and no others: a header may promise any matrix."""
+        ky = np.unique(ky)
+        return cls(np.zeros(n_acquisitions), ky, np.zeros((len(ky), n_samples)))
 
     def add(self, samples: np.ndarray, numbers: np.ndarray, offset: int, ky: np.ndarray) -> None:
         """Add readouts.
@@ -44,7 +47,8 @@ class Energy:
         power = (samples.real**2 + samples.imag**2).sum(axis=1, dtype=np.float64)
         self.acquisition[numbers] = power.sum(axis=1)
         start, stop = max(0, offset), min(self.readout.shape[1], offset + samples.shape[-1])
-        np.add.at(self.readout[:, start:stop], ky, power[:, start - offset : stop - offset])
+        lines = np.searchsorted(self.ky, ky)
+        np.add.at(self.readout[:, start:stop], lines, power[:, start - offset : stop - offset])
 
     @property
     def parity_shift(self) -> float:
@@ -62,10 +66,10 @@ class Energy:
         window = self.readout[:, peak - half : peak + half + 1]
         energy, highest = window.sum(axis=1), window.max(axis=1)
         strong = (energy > MIN_LINE_ENERGY * energy.max()) & (highest > DOMINANCE * window.mean(axis=1))  # not noise
-        lines = np.flatnonzero(strong)
+        lines = self.ky[strong]
         if (freedom := len(lines) - 3) < 1:
             return 0.0
-        center, weight = window[lines] @ np.arange(window.shape[1]) / energy[lines], np.sqrt(energy[lines])
+        center, weight = window[strong] @ np.arange(window.shape[1]) / energy[strong], np.sqrt(energy[strong])
         terms = np.stack([np.ones(len(lines)), lines - lines.mean(), (-1.0) ** lines / 2], axis=1) * weight[:, None]
         fit, residual, rank, _ = np.linalg.lstsq(terms, center * weight)
         if rank < 3:  # all even, or all odd
