@@ -161,7 +161,7 @@ def test_error_maps():
 def test_reach():
     """Every table of the page is one that a benchmark wrote; its name is in the upper left corner."""
     measured: dict[str, Any] = {}
-    for name in ("reach", "selfcheck", "robustness", "adaptation"):
+    for name in ("reach", "ablation", "selfcheck", "robustness", "adaptation"):
         if (ROOT / "benchmarks/results" / f"{name}.json").exists():
             measured |= results(name).get("tables", {})
     page = (ROOT / "docs/reach.md").read_text()
