@@ -189,7 +189,7 @@ class HGGDPRecon(sp.app.App):
             )
             if coord is None and self.problem.ndim == 2 and self._doubts_y:
                 warn_of_image(as_array("y", y))
-                warn_of_spikes(as_array("y", y), optional_array("weights", weights))
+                warn_of_spikes(sp.to_device(as_array("y", y), self.device), optional_array("weights", weights))
             with self.device:
                 alg = build_sampler(self.prior, self.problem, self.schedule, seed, max_cg_iter)
         self._next_summary = 0.0
