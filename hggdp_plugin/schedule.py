@@ -237,10 +237,10 @@ class NoiseSchedule:
         return cls(geometric(sigma_max, sigma_min, levels), 1, FewStep(eta, momentum, random_flips), from_data)
 
     @classmethod
-    def quick(cls, levels: int = 10, sigma_max: float = 0.15, sigma_min: float = 0.01) -> "NoiseSchedule":
+    def quick(cls, levels: int = 10, sigma_max: float = 0.15, sigma_min: float = 0.005) -> "NoiseSchedule":
         """Return :meth:`fast` with as few levels as several coils need.
 
-        With one coil, fewer steps need a higher first level. ``docs/performance.md`` shows what it costs and gains
+        Fewer steps need a higher first level and no noise. ``docs/performance.md`` shows what it costs and gains
         (``benchmarks/quick.py``).
 
         Args:
@@ -248,7 +248,7 @@ class NoiseSchedule:
             sigma_max (float): First noise level.
             sigma_min (float): Last noise level.
         """
-        return cls.fast(levels, sigma_max, sigma_min)
+        return cls.fast(levels, sigma_max, sigma_min, eta=0.0)
 
     @classmethod
     def posterior(
