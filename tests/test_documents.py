@@ -133,8 +133,9 @@ def test_few_steps():
     for label, cells in table("docs/performance.md", "PSNR (dB)", "8 coils, Poisson R=6").items():
         for column, psnr in cells.items():
             coils, sampling = column.replace("8 coils", "coils").split(", ")
-            values = [row[label] for key, row in rows.items() if f", {coils}, " in key and sampling in key]
-            assert psnr == f"{sum(values) / len(values):.2f}"
+            mine = [row for key, row in rows.items() if f", {coils}, " in key and sampling in key]
+            values = [row[label] for row in mine if label in row]
+            assert psnr == (f"{sum(values) / len(values):.2f}" if len(values) == len(mine) else "-")
 
 
 def test_the_cost_of_error_maps():
@@ -170,6 +171,9 @@ def test_reach():
     for corner in corners:
         column = next(iter(next(iter(measured[corner].values()))))
         assert table("docs/reach.md", corner, column) == measured[corner]
+    corner = "brain-t2: dB above BART, several coils"
+    for row, cells in table("README.md", corner, "Poisson R=6").items():
+        assert cells == {column: measured[corner][row][column] for column in cells}
 
 
 def test_threads():
