@@ -433,7 +433,7 @@ def main() -> None:
         for family, factor in factors.items():
             print(f"{family}: {factor}")
     elif (calibration := read_calibration(path)) is not None:
-        print_tables(rows, found, label, methods[1:], calibration)
+        print_tables(rows, found, label, [name for name in methods[1:] if name != LESIONS], calibration)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,13 @@ def test_volume_in_the_readme():
     assert f"take {bart:.1f} s" in text
 
 
+def test_precision():
+    measured = results("precision")["seconds"]
+    kinds = {"AVX2": "AVX2", "AVX-512": "AVX-512, no bfloat16", "AVX-512 with AMX": "this processor"}
+    for name, cells in table("docs/performance.md", "one evaluation (s)", "AVX-512 with AMX").items():
+        assert cells == {column: f"{measured[kinds[column]][name][0]:.3f}" for column in cells}
+
+
 def test_growth():
     measured = results("scaling")
     for name, cells in table("docs/performance.md", "changed", "CPU seconds").items():
