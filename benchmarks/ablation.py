@@ -36,17 +36,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 SIGMAS = (0.03, 0.1, 0.3)
 WEIGHTS = {"images": 3.0, "dead_leaves": 0.5, "regions": 0.5}
+BROAD = Augmentation.broad()
 RECIPE: dict[str, Any] = {
     "synthetic": 400,
     "domain_weights": WEIGHTS,
-    "augmentation": Augmentation.broad(),
+    "augmentation": BROAD,
     "widths": (32, 64, 96, 112),
     "rollouts": 0,
     "warmup": 100,
     "validate_every": 1_000_000,
     "devices": 1,
 }
-BROAD = Augmentation.broad()
 VARIANTS: dict[str, dict[str, Any]] = {
     "all": {},
     "all, another seed": {"seed": 1},
