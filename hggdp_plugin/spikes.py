@@ -54,7 +54,7 @@ def find_spikes(y: Array, measured: Array | None = None) -> Array:
         >>> y = sp.fft(head_phantom((64, 64)), axes=(-2, -1))  # one coil: (1, 64, 64)
         >>> y[:, 20, 50] = 0.1 * abs(y).max()
         >>> np.argwhere(find_spikes(y))
-        array([[ 0, 20, 50]])
+        array([[20, 50]])
     """
     with (device := sp.get_device(y)):
         xp, shape = device.xp, y.shape[-2:]
