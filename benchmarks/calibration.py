@@ -17,7 +17,7 @@ Seeds, and draws from the posterior (``--others``): the standard deviation of se
 
     python benchmarks/calibration.py --fit --json calibration.json        # the factors, beside the prior
     python benchmarks/calibration.py --json calibration.json              # the test
-    python benchmarks/calibration.py --json calibration.json --tables
+    python benchmarks/calibration.py --json calibration.json --tables     # benchmarks/paste.py puts them into the page
 
 What the JSON file has is not measured again. With ``--minutes`` a run stops after that time; the same command
 continues.
@@ -33,14 +33,14 @@ from typing import Any
 import h5py
 import numpy as np
 import sigpy as sp
-from common import Rows, in_parallel, machine, need, parser, print_table, siat_images
+from calibration_tables import BOOTSTRAP, LESIONS, PROBABILITIES, SAMPLINGS, keep_tables, print_tables
+from common import Rows, in_parallel, machine, need, parser, siat_images
 from robustness import lesions
 from scans import Case, Problem, Scan, periphery_noise, scans, set_aside_names, simulate, simulated, smooth_phase
 
 from hggdp_plugin import HGGDPRecon, NoiseSchedule, load_prior
 from hggdp_plugin.checkpoint import DEFAULT_PRIOR, prior_file
 from hggdp_plugin.conformal import (
-    COVERAGES,
     Calibration,
     ConformalFactor,
     calibration_path,
@@ -54,13 +54,9 @@ from hggdp_plugin.simulation import coil_maps, head_phantom
 from hggdp_plugin.simulation.masks import random_lines
 from hggdp_plugin.uncertainty import QUICK, UncertaintyMap, object_mask, smooth
 
-SAMPLINGS = ("random lines R=4", "Poisson R=6", "radial, 40 spokes")
 NOISE, COPIES = 0.01, 4
-#: Where the distribution of errors is stored.
-PROBABILITIES = (*(float(p) for p in np.round(np.arange(0.05, 1, 0.05), 2)), 0.975, 0.99)
 #: Factor of bootstraps that is assumed where noise of the reference is to be added to the prediction.
 ASSUMED_FACTOR = 1.5
-BOOTSTRAP, LESIONS = "bootstrap", "bootstrap, lesions"
 #: Other measures: number of reconstructions, and whether they are draws from the posterior.
 OTHERS = {"seeds": (4, False), "posterior": (4, True)}
 #: Slices of siat_val.h5 for the fit; the test has others.
@@ -251,112 +247,6 @@ def evenly(quantiles: Any, number: int = 400) -> np.ndarray:
     return np.interp((np.arange(number) + 0.5) / number, [0, *PROBABILITIES], [0, *quantiles])
 
 
-def coverage(quantiles: Any, bound: float) -> float:
-    """Part of the errors below a multiple of the map."""
-    points = np.concatenate([[0], quantiles, [2 * quantiles[-1]]])
-    return float(np.interp(bound, points, [0, *PROBABILITIES, 1]))
-
-
-def print_tables(rows: Rows, found: list[Case], prior: str, methods: list[str], calibration: Calibration) -> None:
-    """Figures by domain, then by decile, then lesions."""
-    for method in [BOOTSTRAP, "conformal", *methods]:
-        label = f"{prior}, {BOOTSTRAP if method == 'conformal' else method}"
-        for sampling in SAMPLINGS:
-            table: dict[str, list[Any]] = {}
-            for domain in dict.fromkeys(case.scan.domain for case in found):
-                mine = [
-                    c for c in found if (c.scan.domain, c.sampling) == (domain, sampling) and rows.has(c.key, label)
-                ]
-                if mine:
-                    numbers = [
-                        domain_figures(rows.rows[c.key], label, method == "conformal", calibration) for c in mine
-                    ]
-                    table[domain] = np.mean(numbers, axis=0).tolist()
-            if table:
-                values = np.array(list(table.values()))
-                table["mean"] = values.mean(axis=0).tolist()
-                print(f"\n{prior}, {method}, {sampling}\n")
-                columns = ["ratio", *[f"{100 * p:g} % covers" for p in COVERAGES], "correlation", "sparsification"]
-                print_table(
-                    columns, {d: [*v[:1], *[f"{100 * c:.0f} %" for c in v[1:4]], *v[4:6]] for d, v in table.items()}
-                )
-    print_deciles(rows, found, f"{prior}, {BOOTSTRAP}", calibration)
-    print_bounds(rows, found, f"{prior}, {BOOTSTRAP}", calibration)
-    print_lesions(rows, found, f"{prior}, {LESIONS}", f"{prior}, {BOOTSTRAP}", calibration)
-
-
-def domain_figures(row: dict[str, Any], label: str, conformal: bool, calibration: Calibration) -> list[float]:
-    """Ratio, coverages, correlation and sparsification of one problem."""
-    one = row[label]
-    factor = calibration.families[one["family"]] if conformal else None
-    scale = 1.0 if factor is None else factor.factor
-    covered = [coverage(one["quantiles"], scale * bound(factor, p)) for p in COVERAGES]
-    return [scale * one["rms"][0] / one["rms"][1], *covered, one["correlation"], one["sparsification"]]
-
-
-def bound(factor: ConformalFactor | None, probability: float) -> float:
-    """Multiple of the standard error that nominally covers a part of the errors; complex normal ones without factor."""
-    return float(np.sqrt(-np.log(1 - probability))) if factor is None else factor.quantiles[f"{100 * probability:g}"]
-
-
-def print_deciles(rows: Rows, found: list[Case], label: str, calibration: Calibration) -> None:
-    """Ratio and coverage of the calibrated map by deciles of the prediction."""
-    mine = [rows.rows[case.key][label] for case in found if rows.has(case.key, label)]
-    if not mine:
-        return
-    table: dict[str, list[Any]] = {}
-    for number in range(10):
-        ratios, covered = [], []
-        for row in mine:
-            factor = calibration.families[row["family"]]
-            predicted, true, *quantiles = row["deciles"][number]
-            ratios.append(factor.factor * predicted / true)
-            covered.append([coverage(quantiles, factor.factor * bound(factor, p)) for p in COVERAGES])
-        table[str(number + 1)] = [float(np.mean(ratios)), *[f"{100 * c:.0f} %" for c in np.mean(covered, axis=0)]]
-    print(f"\n{label}, conformal, by deciles of the map, {len(mine)} problems\n")
-    print_table(["ratio", *[f"{100 * p:g} % covers" for p in COVERAGES]], table)
-
-
-def print_bounds(rows: Rows, found: list[Case], label: str, calibration: Calibration) -> None:
-    """How often the PSNR is above its lower bound, and how far from what is expected."""
-    gains, above = [], []
-    for case in found:
-        if rows.has(case.key, label):
-            row = rows.rows[case.key][label]
-            factor = calibration.families[row["family"]]
-            gains.append(10 * np.log10(factor.factor**2 * row["mse"][0] / row["mse"][1]))
-            above.append(gains[-1] > -20 * np.log10(factor.slice_factor))
-    if gains:
-        print(
-            f"\nPSNR minus expected PSNR: {np.mean(gains):+.2f} dB on the mean, standard deviation {np.std(gains):.2f}"
-            f" dB; above the lower bound in {100 * np.mean(above):.0f} % of {len(gains)} problems"
-        )
-
-
-def print_lesions(rows: Rows, found: list[Case], label: str, other: str, calibration: Calibration) -> None:
-    """Whether lesions are within the interval, those that were suppressed and the others."""
-    points = []
-    for case in found:
-        if rows.has(case.key, label) and rows.has(case.key, other):
-            factor = calibration.families[rows.rows[case.key][other]["family"]]
-            limit = factor.factor * factor.quantiles["95"]
-            points += [(r / c < 0.5, abs(c), e <= limit * s) for _, c, r, s, e in rows.rows[case.key][label]]
-    if not points:
-        return
-    suppressed, contrast, inside = (np.array(column) for column in zip(*points, strict=True))
-    table: dict[str, list[Any]] = {}
-    for name, chosen in {
-        "all": contrast > 0,
-        "suppressed (less than half of the contrast is left)": suppressed,
-        "contrast 20 % and 50 %": contrast > 0.15,
-        "contrast 20 % and 50 %, suppressed": suppressed & (contrast > 0.15),
-    }.items():
-        share = f"{100 * inside[chosen].mean():.0f} %" if chosen.any() else "-"
-        table[name] = [int(chosen.sum()), share]
-    print("\nlesions: is their error within the 95 % interval?\n")
-    print_table(["lesions", "within"], table)
-
-
 def todo(
     found: list[Case], rows: Rows, prior: str, label: str, methods: list[str], maps: Path | None = None
 ) -> Iterator[tuple[Any, ...]]:
@@ -433,7 +323,10 @@ def main() -> None:
         for family, factor in factors.items():
             print(f"{family}: {factor}")
     elif (calibration := read_calibration(path)) is not None:
-        print_tables(rows, found, label, [name for name in methods[1:] if name != LESIONS], calibration)
+        others = [name for name in methods[1:] if name != LESIONS]
+        print_tables(rows, found, label, others, calibration)
+        if not args.one_coil:
+            keep_tables(rows, found, label, others, calibration)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Puts the tables of benchmarks/results into docs/reach.md.
+"""Puts the tables of benchmarks/results into docs/reach.md and docs/uncertainty.md.
 
 The name in the upper left corner says which table of which file it is. A line ``| NAME |`` alone gets its table.
 
@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/reach.md"
-RESULTS = ("reach", "ablation", "selfcheck", "robustness", "adaptation")
+PAGES = ("docs/reach.md", "docs/uncertainty.md")
+RESULTS = ("reach", "ablation", "selfcheck", "robustness", "adaptation", "calibration")
 
 
 def tables() -> dict[str, dict[str, dict[str, str]]]:
@@ -37,7 +37,9 @@ def main() -> None:
         name = match[0].split("|")[1].strip()
         return markdown(name, known[name]) if name in known else match[0]
 
-    PAGE.write_text(re.sub(r"(?:^\|.*\n)+", replaced, PAGE.read_text(), flags=re.MULTILINE))
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(re.sub(r"(?:^\|.*\n)+", replaced, path.read_text(), flags=re.MULTILINE))
 
 
 if __name__ == "__main__":

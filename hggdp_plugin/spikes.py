@@ -108,8 +108,8 @@ def warn_of_spikes(y: Array, weights: Array | None = None) -> None:
         if spikes.any():
             text = describe_spikes(sp.to_device(spikes), sp.to_device(device.xp.moveaxis(y, -3, -1)[spikes]))
             _logger.warning(
-                "y: %s, and may ruin the image. Set them to zero: y * ~hggdp_plugin.spikes.find_spikes(y)[..., None, :,"
-                " :].",
+                "y: %s, and may ruin the image. Set them to zero, in weights too if you give any:"
+                " y * ~hggdp_plugin.spikes.find_spikes(y)[..., None, :, :].",
                 text,
             )
 

@@ -80,7 +80,7 @@ def test_an_object_that_folds_over_needs_two_sets(acceleration, scan):
     one, two = (relative_error(abs(image), truth) for image in found)
     assert two < 1.5 * acceleration**0.5 * noise
     assert one > 3 * two
-    # Coil by coil, with phases, and where two positions share a pixel: there the sum of the two is no image.
+    # Coil by coil, with phases, and where two positions share a pixel: there the sum of the two is not an image.
     assert relative_error((mps * x[:, None]).sum(0), images) < 2 * acceleration**0.5 * noise
     where_shared = relative_error(abs(found[1])[shared], truth[shared])
     assert where_shared < 1.5 * acceleration**0.5 * noise

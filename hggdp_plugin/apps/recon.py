@@ -271,6 +271,7 @@ def _check_sets(args: argparse.Namespace) -> None:
         "--self-check": args.self_check,
         "--prior auto": args.prior == AUTO,
         "--reference-noise": args.reference_noise,
+        "--samples-out": args.samples_out is not None,
     }
     for option, given in is_given.items():
         if given:

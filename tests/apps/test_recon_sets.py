@@ -64,6 +64,7 @@ def test_the_images_of_both_sets_are_combined(recon, folder, tmp_path, capsys):
         (["--prior", "auto"], "--prior auto is for one set of maps"),
         (["--coord", "{folder}/mps.npy"], "--coord is for one set of maps"),
         (["--reference-noise", "--schedule", "hggdp"], "--reference-noise is for one set of maps"),
+        (["--samples-out", "{folder}/s.npy", "-S", "2"], "--samples-out is for one set of maps"),
         (["--mps", "{folder}/first.npy"], "expected (maps, coils, y, x) = (2, 4, 32, 40)"),
         (["--coils", "1"], "2 sets of maps need several coils"),
         (["--calib-width", "2"], "a fully sampled center of k-space"),

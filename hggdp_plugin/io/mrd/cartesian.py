@@ -11,7 +11,7 @@ from hggdp_plugin.io.mrd.center import Energy, find_peak
 from hggdp_plugin.io.mrd.frames import central_headers
 from hggdp_plugin.io.mrd.kspace_grid import Grid
 from hggdp_plugin.io.mrd.measurement import Measurement
-from hggdp_plugin.io.mrd.readout_spikes import SpikeLog, mend_readouts
+from hggdp_plugin.io.mrd.readout_spikes import SpikeLog, interpolate_spikes
 from hggdp_plugin.io.mrd.reference import plan_reference, to_image_grid
 from hggdp_plugin.io.raw import RawData, centered_region
 from hggdp_plugin.spikes import leave_out_spikes
@@ -168,7 +168,7 @@ def _readouts(
             part = (samples if mine.all() else samples[mine])[..., begin:end]
             part = part[..., ::-1] if backwards else part
             with np.errstate(over="ignore", invalid="ignore"):  # check_finite refuses the result
-                part, n_spikes = mend_readouts(part, start, plan.readout)
+                part, n_spikes = interpolate_spikes(part, start, plan.readout)
                 spikes.add(n_spikes, measurement.headers["idx"]["slice"][numbers[mine]])
                 placed = plan.readout(part, start)
                 if energy is not None:

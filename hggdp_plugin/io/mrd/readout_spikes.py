@@ -17,11 +17,11 @@ MAX_FILLED = 0.6
 #: Samples on both sides with which a sample is compared, and half the width of the center, in parts of the readout,
 #: where nothing is taken for a spike.
 HALF_WIDTH, CENTER = 16, 1 / 32
-#: Most spikes in a readout. More are no single samples.
+#: Most spikes in a readout. Where more stand out, they are something else.
 MOST = 3
 
 
-def mend_readouts(samples: np.ndarray, offset: int, readout: Readout) -> tuple[np.ndarray, np.ndarray]:
+def interpolate_spikes(samples: np.ndarray, offset: int, readout: Readout) -> tuple[np.ndarray, np.ndarray]:
     """Replace single samples of oversampled readouts that far exceed all others around them.
 
     Args:
@@ -43,13 +43,13 @@ def mend_readouts(samples: np.ndarray, offset: int, readout: Readout) -> tuple[n
     spikes[spikes.sum(axis=1) > MOST] = False
     if not spikes.any() or spikes.sum() > max(1, MAX_SHARE * spikes.size):
         return samples, np.zeros(len(samples), int)
-    mended = samples.copy()
+    result = samples.copy()
     first = -(readout.cropped // 2)
     inside = np.isin(np.arange(size), np.arange(first, first + readout.cropped) % size)
     kernel = np.fft.fft(inside) / size  # of the projection on the field of view of the image, by distance
     for number in np.flatnonzero(spikes.any(axis=1)):
-        mended[number] = _interpolate(samples[number], np.flatnonzero(spikes[number]), kernel)
-    return mended, spikes.sum(axis=1)
+        result[number] = _interpolate(samples[number], np.flatnonzero(spikes[number]), kernel)
+    return result, spikes.sum(axis=1)
 
 
 class SpikeLog:
@@ -85,8 +85,8 @@ class SpikeLog:
 
 def _interpolate(samples: np.ndarray, where: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Replace samples of a readout (coils, samples) so that nothing of them lies outside the field of view."""
-    mended = samples.copy()
-    mended[:, where] = 0
+    result = samples.copy()
+    result[:, where] = 0
     rows = kernel[where[:, None] - np.arange(samples.shape[-1])]  # of the projection; negative distances are periodic
-    mended[:, where] = np.linalg.solve(np.eye(len(where)) - rows[:, where], rows @ mended.T).T
-    return mended
+    result[:, where] = np.linalg.solve(np.eye(len(where)) - rows[:, where], rows @ result.T).T
+    return result
